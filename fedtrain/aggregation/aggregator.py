@@ -1,0 +1,122 @@
+"""How many contributions become one: stages with a client half and a server half."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from fedtrain.client_work.client_work import Contribution
+from fedtrain.core import seeds
+from fedtrain.core.errors import PrivacyError
+from fedtrain.core.mechanism import Mechanism
+
+Encode = Callable[[Any, Contribution, Any, seeds.Seed], tuple[Contribution, Any]]
+Decode = Callable[[Any, Contribution, seeds.Seed], tuple[Contribution, Any]]
+
+
+class Aggregator(NamedTuple):
+    """How many contributions become one, and how that is protected.
+
+    Attributes:
+      init: ``init(weights)`` -> the stage's server state.
+      share: ``share(state)`` -> what clients may see of it; nothing by default.
+      init_client: ``init_client(weights)`` -> a new client's state for this stage.
+      encode: ``encode(shared, contribution, client_state, seed)`` -> contribution,
+        client_state; on the client.
+      decode: ``decode(state, total, seed)`` -> total, state; on the server. The last
+        stage to decode leaves the aggregate in ``total.update``.
+      mechanisms: The privacy mechanisms in it.
+      reveals: Names of exact quantities besides the noised update that ``decode``
+        reads, such as ``"weight"``.
+      needs: ``"sum"``, or ``"contributions"`` for order statistics.
+    """
+
+    init: Callable[[Any], Any]
+    share: Callable[[Any], Any]
+    init_client: Callable[[Any], Any]
+    encode: Encode
+    decode: Decode
+    mechanisms: tuple[Mechanism, ...] = ()
+    reveals: frozenset[str] = frozenset()
+    needs: Literal["sum", "contributions"] = "sum"
+
+
+def nothing(value: Any) -> tuple[()]:
+    """The ``init``, ``share`` or ``init_client`` of a stage that keeps nothing."""
+    del value
+    return ()
+
+
+def unchanged(
+    shared: Any, contribution: Contribution, client_state: Any, seed: seeds.Seed
+) -> tuple[Contribution, Any]:
+    """The ``encode`` of a stage whose clients do nothing."""
+    del shared, seed
+    return contribution, client_state
+
+
+def chain(*stages: Aggregator) -> Aggregator:
+    """Stages one after another: clients encode left to right, servers decode back.
+
+    ``chain(mean_over_expected_cohort(100), gaussian_mechanism(...))`` scales, then
+    clips on the client; the server adds noise first, then divides.
+
+    Raises:
+      PrivacyError: If one stage promises privacy and another reads an exact quantity
+        that the promise does not cover.
+    """
+    aggregator = Aggregator(
+        init=lambda weights: tuple(stage.init(weights) for stage in stages),
+        share=lambda state: tuple(
+            stage.share(part) for stage, part in zip(stages, state, strict=True)
+        ),
+        init_client=lambda weights: tuple(
+            stage.init_client(weights) for stage in stages
+        ),
+        encode=partial(_encode, stages),
+        decode=partial(_decode, stages),
+        mechanisms=tuple(m for stage in stages for m in stage.mechanisms),
+        reveals=frozenset().union(*(stage.reveals for stage in stages)),
+        needs="sum" if all(s.needs == "sum" for s in stages) else "contributions",
+    )
+    refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
+    return aggregator
+
+
+def refuse_exact_quantities(
+    mechanisms: tuple[Mechanism, ...], reveals: frozenset[str]
+) -> None:
+    """Raises PrivacyError where an exact quantity leaves beside a protected one."""
+    if mechanisms and reveals:
+        names = ", ".join(sorted(reveals))
+        raise PrivacyError(
+            f"This aggregator reads the exact {names} of the cohort, which the "
+            f"{mechanisms[0].name} mechanism does not protect. Use "
+            "mean_over_expected_cohort(...), whose denominator is public."
+        )
+
+
+def _encode(
+    stages: tuple[Aggregator, ...],
+    shared: Any,
+    contribution: Contribution,
+    client_state: Any,
+    seed: seeds.Seed,
+) -> tuple[Contribution, Any]:
+    stage_seeds = seeds.split(seed, len(stages))
+    states = []
+    for i, stage in enumerate(stages):
+        contribution, state = stage.encode(
+            shared[i], contribution, client_state[i], stage_seeds[i]
+        )
+        states.append(state)
+    return contribution, tuple(states)
+
+
+def _decode(
+    stages: tuple[Aggregator, ...], state: Any, total: Contribution, seed: seeds.Seed
+) -> tuple[Contribution, Any]:
+    stage_seeds = seeds.split(seed, len(stages))
+    states = list(state)
+    for i in reversed(range(len(stages))):
+        total, states[i] = stages[i].decode(state[i], total, stage_seeds[i])
+    return total, tuple(states)

@@ -1,0 +1,56 @@
+"""Errors that a user can act on, and the exit code each one gives the command line."""
+
+EXIT_CODES = {
+    0: "success",
+    1: "an error inside fedtrain",
+    2: "unusable input: configuration, data or arguments",
+    3: "the privacy budget does not allow the next round",
+    4: "training diverged (non-finite weights)",
+    5: "the privacy ledger is damaged or shorter than it was",
+    6: "no usable checkpoint",
+    130: "interrupted; the run can be resumed",
+}
+
+
+class FedtrainError(Exception):
+    """Base of all errors raised on purpose. ``exit_code`` is the command line's."""
+
+    exit_code = 1
+
+
+class ConfigError(FedtrainError, ValueError):
+    """An argument or a key of a project file is missing, unknown or out of range."""
+
+    exit_code = 2
+
+
+class DataError(ConfigError):
+    """Data that cannot be used as it is: names client, row, column and value."""
+
+
+class PrivacyError(ConfigError):
+    """A composition that would break a privacy promise: refused, with the way out."""
+
+
+class BudgetExhaustedError(FedtrainError):
+    """The next charge would pass the privacy budget; nothing was read or released."""
+
+    exit_code = 3
+
+
+class DivergedError(FedtrainError):
+    """The weights are no longer finite."""
+
+    exit_code = 4
+
+
+class LedgerError(FedtrainError):
+    """The privacy ledger is damaged, locked, or shorter than a checkpoint remembers."""
+
+    exit_code = 5
+
+
+class CheckpointError(FedtrainError):
+    """No checkpoint that fits this run can be read."""
+
+    exit_code = 6

@@ -1,0 +1,74 @@
+"""Who carries a round out: the protocol that every runtime implements."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from fedtrain.core import seeds
+from fedtrain.data.examples import Examples
+from fedtrain.rounds.round import Round, ServerState
+
+
+class CohortClient(NamedTuple):
+    """One client of a cohort.
+
+    Attributes:
+      client_id: Its name.
+      examples: Its rows.
+      state: What it kept from its last round.
+    """
+
+    client_id: str
+    examples: Examples
+    state: Any
+
+
+Cohort = Sequence[CohortClient]
+
+
+class RoundResult(NamedTuple):
+    """What a runtime returns.
+
+    Attributes:
+      state: The server's state after the round.
+      metrics: Means over the cohort of what its clients reported; empty if nothing.
+      client_states: New client states by client id.
+      lost_clients: Ids of clients whose contribution is not in the sum.
+    """
+
+    state: ServerState
+    metrics: Mapping[str, float]
+    client_states: Mapping[str, Any]
+    lost_clients: tuple[str, ...] = ()
+
+
+class Runtime(Protocol):
+    """Carries out one round."""
+
+    def run_round(
+        self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
+    ) -> RoundResult:
+        """Runs one round over ``cohort``; the same seed gives the same result."""
+        ...
+
+
+def client_seed(seed: seeds.Seed, client_id: str) -> seeds.HostSeed:
+    """A simulated client's own seed; a real client draws it from its system."""
+    return seeds.derive(seed, "client", client_id)
+
+
+def server_seed(seed: seeds.Seed) -> seeds.HostSeed:
+    """The seed of the server's half of the round."""
+    return seeds.derive(seed, "server")
+
+
+def batching_seed(seed: seeds.HostSeed) -> seeds.HostSeed:
+    """The part of a client's seed that chooses its batches."""
+    return seeds.derive(seed, "batches")
+
+
+def mean_metrics(total_metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Means from a total's sums and counts."""
+    return {
+        name: float(value.total) / max(float(value.count), 1.0)
+        for name, value in total_metrics.items()
+    }
