@@ -1,0 +1,230 @@
+"""The one loop: sample a cohort, charge, run the round, evaluate, save, tell."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fedtrain.core import nests, seeds, validate
+from fedtrain.core.errors import ConfigError, DivergedError, PrivacyError
+from fedtrain.data.cohorts import CohortSampler
+from fedtrain.data.dataset import FederatedDataset
+from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.rounds.checkpoint import Checkpoint, CheckpointStore, packed_like
+from fedtrain.rounds.report import OnRound, RoundReport
+from fedtrain.rounds.round import Round, ServerState
+from fedtrain.rounds.runtime import CohortClient, Runtime
+
+Evaluate = Callable[[ServerState], Mapping[str, float]]
+
+
+class TrainResult(NamedTuple):
+    """What ``train`` returns.
+
+    Attributes:
+      state: The server's state after the last round.
+      reports: One report for each round of this sitting (not of those before a resume).
+    """
+
+    state: ServerState
+    reports: tuple[RoundReport, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What ``train`` runs: the parts that stay the same from round to round.
+
+    Attributes:
+      round_: What one round is.
+      dataset: The population.
+      sampler: Who takes part in a round.
+      runtime: Who carries a round out.
+      num_rounds: Rounds in all, those before a resume included.
+      seed: The run's seed; the same seed gives the same weights.
+      privacy: Charges the ledger; required where the round has a privacy mechanism.
+      evaluate: Scores a state, for example on public test data.
+      evaluate_every: Rounds between two evaluations; the last round has one too.
+      checkpoints: Where to save, and to resume from.
+      on_round: Called with each round's report and state.
+    """
+
+    round_: Round
+    dataset: FederatedDataset
+    sampler: CohortSampler
+    runtime: Runtime
+    num_rounds: int
+    seed: seeds.HostSeed
+    privacy: RunPrivacy | None = None
+    evaluate: Evaluate | None = None
+    evaluate_every: int = 1
+    checkpoints: CheckpointStore | None = None
+    on_round: Sequence[OnRound] = field(default=())
+
+    def __post_init__(self) -> None:
+        """The parts fit together."""
+        validate.positive_integer(
+            num_rounds=self.num_rounds, evaluate_every=self.evaluate_every
+        )
+        _check_privacy(self)
+
+
+class _Progress(NamedTuple):
+    round_number: int
+    state: ServerState
+    client_states: Mapping[str, Any]
+
+
+def train(run: TrainingRun, state: ServerState) -> TrainResult:
+    """Runs all rounds that are still to do, from ``state`` or the newest checkpoint.
+
+    Args:
+      run: What to run.
+      state: ``round_.init(weights)``; the newest checkpoint, if any, replaces it.
+
+    Raises:
+      BudgetExhaustedError: Before the data of the round that would pass the budget is
+        read. Earlier rounds are saved.
+      DivergedError: When the weights are no longer finite; the round is not saved.
+      CheckpointError, LedgerError: When what was saved cannot be trusted.
+    """
+    progress = _restored(run, state)
+    reports = []
+    while progress.round_number < run.num_rounds:
+        progress, report = _one_round(run, progress)
+        _save(run, progress)
+        reports.append(report)
+        for callback in run.on_round:
+            callback(report, progress.state)
+    return TrainResult(progress.state, tuple(reports))
+
+
+def _one_round(run: TrainingRun, before: _Progress) -> tuple[_Progress, RoundReport]:
+    started = time.perf_counter()
+    number = before.round_number
+    positions = run.sampler.sample(
+        run.dataset.num_clients, seeds.derive(run.seed, "cohort", number), number
+    )
+    round_seed = seeds.derive(run.seed, "round", number)
+    spent = _charge(run, before, positions, round_seed)
+    cohort, skipped = _cohort(run, before, positions)
+    result = run.runtime.run_round(run.round_, before.state, cohort, round_seed)
+    _refuse_divergence(number, result.state)
+    client_states = _merged(before.client_states, result.client_states)
+    after = _Progress(number + 1, result.state, client_states)
+    report = RoundReport(
+        round_number=number,
+        metrics={**result.metrics, **_evaluation(run, after)},
+        cohort_size=len(positions),
+        lost_clients=result.lost_clients,
+        skipped_clients=skipped,
+        seconds=time.perf_counter() - started,
+        spent_epsilon=spent,
+    )
+    return after, report
+
+
+def _charge(
+    run: TrainingRun, before: _Progress, positions: Any, round_seed: seeds.HostSeed
+) -> float | None:
+    if run.privacy is None:
+        return None
+    client_ids = [run.dataset.client_id(position) for position in positions]
+    digest = hashlib.sha256(round_seed.tobytes() + "\0".join(client_ids).encode())
+    for leaf in tf.nest.flatten(before.state):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return run.privacy.before_round(before.round_number, client_ids, digest.hexdigest())
+
+
+def _cohort(
+    run: TrainingRun, before: _Progress, positions: Any
+) -> tuple[list[CohortClient], int]:
+    """The clients with their rows; empty ones are left out where that reveals nothing.
+
+    A client that adds its own noise adds it for no rows too: leaving it out would tell
+    that it has none.
+    """
+    work = run.round_.client_work
+    keep_empty = bool(work.mechanisms)
+    fresh = work.init_state(before.state.weights)
+    cohort = []
+    for position in positions:
+        examples = run.dataset.client(position)
+        if examples.num_examples or keep_empty:
+            client_id = run.dataset.client_id(position)
+            state = before.client_states.get(client_id, fresh)
+            cohort.append(CohortClient(client_id, examples, state))
+    return cohort, len(positions) - len(cohort)
+
+
+def _merged(before: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The states of all clients seen so far; none where client work keeps nothing."""
+    stateful = {key: state for key, state in changed.items() if tf.nest.flatten(state)}
+    return {**before, **stateful} if stateful else before
+
+
+def _evaluation(run: TrainingRun, after: _Progress) -> Mapping[str, float]:
+    last = after.round_number == run.num_rounds
+    if run.evaluate is None or not (
+        last or after.round_number % run.evaluate_every == 0
+    ):
+        return {}
+    return run.evaluate(after.state)
+
+
+def _restored(run: TrainingRun, state: ServerState) -> _Progress:
+    checkpoint = run.checkpoints.latest(state) if run.checkpoints else None
+    if checkpoint is None:
+        return _Progress(0, state, {})
+    if run.privacy is not None and checkpoint.ledger_head is not None:
+        run.privacy.expect(checkpoint.ledger_head)
+    like = run.round_.client_work.init_state(checkpoint.state.weights)
+    client_states = {
+        client_id: packed_like(leaves, like)
+        for client_id, leaves in checkpoint.client_states.items()
+    }
+    return _Progress(checkpoint.round_number, checkpoint.state, client_states)
+
+
+def _save(run: TrainingRun, progress: _Progress) -> None:
+    store = run.checkpoints
+    if store is None or not store.is_due(progress.round_number, run.num_rounds):
+        return
+    head = None if run.privacy is None else run.privacy.head()
+    store.save(
+        Checkpoint(progress.round_number, progress.state, progress.client_states, head)
+    )
+
+
+def _refuse_divergence(round_number: int, state: ServerState) -> None:
+    if not bool(nests.all_finite(state.weights)):
+        raise DivergedError(
+            f"Round {round_number} left weights that are not finite: training "
+            "diverged. The likely cause is a learning rate that is too high; lower the client's "
+            "(or the server's), or clip. The rounds before it are saved."
+        )
+
+
+def _check_privacy(run: TrainingRun) -> None:
+    """Nothing that touched private data leaves unprotected beside what is protected."""
+    mechanisms = run.round_.mechanisms
+    if mechanisms and run.privacy is None:
+        raise PrivacyError(
+            f"{run.round_.name} has the {mechanisms[0].name} mechanism, but privacy is "
+            "None, so nothing would charge the ledger. Give privacy=RunPrivacy(...)."
+        )
+    if run.privacy is not None and not mechanisms:
+        raise ConfigError(
+            f"privacy is given, but {run.round_.name} has no privacy mechanism. Add "
+            "one, such as gaussian_mechanism(...) or dp_sgd(...), or leave privacy out."
+        )
+    private = run.dataset.sensitivity == "private"
+    if mechanisms and private and run.round_.reports_metrics:
+        raise PrivacyError(
+            "reports_metrics would send exact sums of loss and accuracy of private "
+            "data beside the protected update. Use reports_metrics=False, or declare the "
+            'data set sensitivity="public" if it is.'
+        )

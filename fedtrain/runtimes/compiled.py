@@ -1,0 +1,265 @@
+"""One compiled loop over clients and batches: the fast runtime.
+
+A cohort is cut into chunks of neighbouring clients. Each chunk is one call of one graph
+function that loops over its clients and, inside, over their batches; Python threads run
+chunks side by side. Where the cohort is cut does not depend on the number of threads,
+and partial sums are added in the order of the chunks, so the result is the same to the
+bit for any number of workers (at one intra-op thread setting).
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fedtrain.client_work.client_work import (
+    Broadcast,
+    ClientInput,
+    ClientWork,
+    Contribution,
+)
+from fedtrain.core import nests, seeds, validate
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Examples, concatenate, map_arrays
+from fedtrain.models.model import Batch
+from fedtrain.rounds.round import Round, ServerState
+from fedtrain.rounds.runtime import (
+    Cohort,
+    CohortClient,
+    RoundResult,
+    batching_seed,
+    client_seed,
+    mean_metrics,
+    server_seed,
+)
+
+_CHUNKS = 16
+
+
+class CompiledRuntime:
+    """Runs the clients of a round inside one compiled loop per chunk.
+
+    Args:
+      num_workers: Python threads; by default one for each core.
+      chunk_size: Clients in a chunk; by default a sixteenth of the cohort, rounded up.
+        Part of the result's rounding, so it is written into a run.
+    """
+
+    def __init__(
+        self, *, num_workers: int | None = None, chunk_size: int | None = None
+    ) -> None:
+        validate.positive_integer(
+            num_workers=num_workers or 1, chunk_size=chunk_size or 1
+        )
+        self.num_workers = num_workers or os.cpu_count() or 1
+        self.chunk_size = chunk_size
+        self._programs: dict[Any, _Programs] = {}
+
+    def run_round(
+        self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
+    ) -> RoundResult:
+        """Runs one round over ``cohort``; the same seed gives the same result."""
+        if round_.needs != "sum":
+            raise ConfigError(
+                f"CompiledRuntime adds contributions up, but {round_.name} needs each "
+                "one of them. Use EagerRuntime."
+            )
+        programs = self._programs_of(round_)
+        message = programs.broadcast(state)
+        parts = self._run_chunks(round_.client_work, programs, message, cohort, seed)
+        total = programs.zero(message)
+        client_states: dict[str, Any] = {}
+        for clients, (partial_sum, states) in parts:
+            total = nests.add(total, partial_sum)
+            client_states |= _unstacked(states, clients)
+        new_state = programs.server_update(state, total, tf.constant(server_seed(seed)))
+        return RoundResult(new_state, mean_metrics(total.metrics), client_states)
+
+    def _run_chunks(
+        self,
+        work: ClientWork,
+        programs: "_Programs",
+        message: Broadcast,
+        cohort: Cohort,
+        seed: seeds.Seed,
+    ) -> list[tuple[Sequence[CohortClient], Any]]:
+        size = self.chunk_size or -(-max(len(cohort), 1) // _CHUNKS)
+        chunks = [cohort[i : i + size] for i in range(0, len(cohort), size)]
+
+        def run(clients: Sequence[CohortClient]) -> Any:
+            return programs.chunk(message, _packed(work, clients, seed))
+
+        if self.num_workers == 1 or len(chunks) == 1:
+            results = [run(clients) for clients in chunks]
+        else:
+            with ThreadPoolExecutor(self.num_workers) as pool:
+                results = list(pool.map(run, chunks))
+        return list(zip(chunks, results, strict=True))
+
+    def _programs_of(self, round_: Round) -> "_Programs":
+        key = (round_.client_work.step, round_.client_work.finish, round_.server_update)
+        if key not in self._programs:
+            self._programs[key] = _programs(round_)
+        return self._programs[key]
+
+
+class _Chunk(NamedTuple):
+    """Neighbouring clients, as tensors of one call.
+
+    ``rows`` holds row numbers int32 [steps of all clients, batch], -1 for padding;
+    client ``i`` owns steps ``first_step[i]`` to ``first_step[i + 1]``.
+    """
+
+    features: Any
+    labels: Any
+    weights: Any
+    rows: Any
+    first_step: Any
+    seeds: Any
+    num_examples: Any
+    states: Any
+
+
+class _Programs(NamedTuple):
+    broadcast: Any
+    chunk: Any
+    zero: Any
+    server_update: Any
+
+
+def _programs(round_: Round) -> _Programs:
+    work = round_.client_work
+
+    @tf.function(reduce_retracing=True)
+    def one_client(
+        message: Broadcast, client: ClientInput, first: Any, last: Any, chunk: _Chunk
+    ) -> Any:
+        def body(step: Any, carry: Any) -> Any:
+            return step + 1, work.step(carry, _batch(chunk, step))
+
+        start = (first, work.start(message, client))
+        _, carry = tf.while_loop(lambda step, _: step < last, body, start)
+        return work.finish(message, carry)
+
+    @tf.function(reduce_retracing=True)
+    def run_chunk(message: Broadcast, chunk: _Chunk) -> Any:
+        return _sum_over_clients(one_client, work, message, chunk)
+
+    @tf.function(reduce_retracing=True)
+    def zero(message: Broadcast) -> Contribution:
+        return _zero_contribution(work, message)
+
+    return _Programs(
+        broadcast=tf.function(round_.broadcast),
+        chunk=run_chunk,
+        zero=zero,
+        server_update=tf.function(round_.server_update),
+    )
+
+
+def _sum_over_clients(
+    one_client: Any, work: ClientWork, message: Broadcast, chunk: _Chunk
+) -> tuple[Contribution, Any]:
+    num_clients = tf.shape(chunk.seeds)[0]
+    slots = [
+        tf.TensorArray(leaf.dtype, num_clients, element_shape=leaf.shape[1:])
+        for leaf in tf.nest.flatten(chunk.states)
+    ]
+
+    def body(i: Any, total: Contribution, slots: list[Any]) -> Any:
+        state = tf.nest.map_structure(lambda leaf: leaf[i], chunk.states)
+        client = ClientInput(state, chunk.seeds[i], chunk.num_examples[i])
+        first, last = chunk.first_step[i], chunk.first_step[i + 1]
+        contribution, new_state = one_client(message, client, first, last, chunk)
+        leaves = tf.nest.flatten(new_state)
+        slots = [s.write(i, leaf) for s, leaf in zip(slots, leaves, strict=True)]
+        return i + 1, nests.add(total, contribution), slots
+
+    start = (tf.constant(0), _zero_contribution(work, message), slots)
+    _, total, slots = tf.while_loop(lambda i, *_: i < num_clients, body, start)
+    states = [slot.stack() for slot in slots]
+    return total, tf.nest.pack_sequence_as(chunk.states, states)
+
+
+def _zero_contribution(work: ClientWork, message: Broadcast) -> Contribution:
+    """The sum over no clients: what a client that makes no step would send, times 0."""
+    state = work.init_state(message.weights)
+    client = ClientInput(state, tf.constant([0, 0]), tf.constant(0))
+    contribution, _ = work.finish(message, work.start(message, client))
+    return nests.zeros_like(contribution)
+
+
+def _batch(chunk: _Chunk, step: Any) -> Batch:
+    rows = chunk.rows[step]
+    mask = tf.cast(rows >= 0, tf.float32)
+    at = tf.maximum(rows, 0)
+    return Batch(
+        features=map_arrays(lambda array: tf.gather(array, at), chunk.features),
+        labels=tf.gather(chunk.labels, at),
+        weights=mask * tf.gather(chunk.weights, at),
+        mask=mask,
+    )
+
+
+def _packed(
+    work: ClientWork, clients: Sequence[CohortClient], seed: seeds.Seed
+) -> _Chunk:
+    examples = _at_least_one_row(concatenate([c.examples for c in clients]))
+    sizes = [client.examples.num_examples for client in clients]
+    client_seeds = [client_seed(seed, client.client_id) for client in clients]
+    tables = [
+        work.batching.indices(client.examples, batching_seed(own_seed))
+        for client, own_seed in zip(clients, client_seeds, strict=True)
+    ]
+    ones = np.ones(examples.num_examples, np.float32)
+    weights = ones if examples.weights is None else examples.weights
+    return _Chunk(
+        features=map_arrays(tf.convert_to_tensor, examples.features),
+        labels=tf.convert_to_tensor(examples.labels),
+        weights=tf.convert_to_tensor(weights, tf.float32),
+        rows=tf.convert_to_tensor(_joined(tables, sizes)),
+        first_step=tf.constant(np.cumsum([0, *map(len, tables)]), tf.int32),
+        seeds=tf.constant(np.stack(client_seeds)),
+        num_examples=tf.constant(sizes, tf.int32),
+        states=tf.nest.map_structure(_stack, *[client.state for client in clients]),
+    )
+
+
+def _joined(tables: list[Any], sizes: list[int]) -> Any:
+    """Tables of row numbers one below the other, shifted to the chunk's rows."""
+    width = max(table.shape[1] for table in tables)
+    joined = np.full([sum(map(len, tables)), width], -1, np.int32)
+    step, row = 0, 0
+    for table, size in zip(tables, sizes, strict=True):
+        shifted = np.where(table >= 0, table + row, -1)
+        joined[step : step + len(table), : table.shape[1]] = shifted
+        step, row = step + len(table), row + size
+    return joined
+
+
+def _at_least_one_row(examples: Examples) -> Examples:
+    """Padding points at row 0, so there has to be one."""
+    if examples.num_examples:
+        return examples
+
+    def zero_row(array: Any) -> Any:
+        return np.zeros([1, *array.shape[1:]], array.dtype)
+
+    return Examples(
+        features=map_arrays(zero_row, examples.features),
+        labels=zero_row(examples.labels),
+    )
+
+
+def _stack(*leaves: Any) -> tf.Tensor:
+    return tf.stack([tf.convert_to_tensor(leaf) for leaf in leaves])
+
+
+def _unstacked(states: Any, clients: Sequence[CohortClient]) -> dict[str, Any]:
+    return {
+        client.client_id: tf.nest.map_structure(lambda leaf, i=i: leaf[i], states)
+        for i, client in enumerate(clients)
+    }
