@@ -1,0 +1,175 @@
+"""The keys of a project file (``federation.toml``), section by section.
+
+Strict: an unknown key, a missing one or a wrong type is an error, never a default. The
+choices that carry a privacy promise have no defaults at all.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+OptimizerName = Literal["sgd", "adam", "yogi", "adagrad"]
+
+
+class Section(BaseModel):
+    """A section of the file: immutable, and nothing in it is guessed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ScheduleSection(Section):
+    """How a learning rate changes over steps (client) or rounds (server)."""
+
+    kind: Literal["constant", "exponential", "cosine"] = "constant"
+    decay: Fraction | None = None
+    every: Count = 1
+    num_steps: Count | None = None
+    final: NonNegative = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class DataSection(Section):
+    """Where the rows come from, and which client holds which."""
+
+    name: Text | None = None
+    path: Text | None = None
+    label: Text | None = None
+    client: Text | None = None
+    features: list[Text] | None = None
+    entity: Text | None = None
+    weight: Text | None = None
+    schema_path: Text | None = None
+    test_path: Text | None = None
+    test_fraction: Probability | None = None
+    sensitivity: Literal["public", "private"] | None = None
+    partition: (
+        Literal["iid", "dirichlet", "labels_per_client", "quantity_skew", "by_column"]
+        | None
+    ) = None
+    num_clients: Count | None = None
+    concentration: Positive | None = None
+    num_labels: Count | None = None
+    column: Text | Annotated[int, Field(ge=0)] | None = None
+    num_bands: Count | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelSection(Section):
+    """What is trained: a ready-made model by name, or a function in a file."""
+
+    name: Literal["dense_classifier"] | None = None
+    hidden: list[Count] = Field(default_factory=list)
+    weight_penalty: NonNegative = 0.0
+    path: Text | None = None
+    function: Text = "model"
+
+
+class RoundsSection(Section):
+    """The algorithm, how many rounds, and who takes part in each."""
+
+    algorithm: Literal["fed_avg", "fed_prox", "fed_sgd"] = "fed_avg"
+    num_rounds: Count
+    sampler: Literal["all", "uniform", "poisson", "cyclic"] = "all"
+    cohort_size: Count | None = None
+    sampling_rate: Fraction | None = None
+    min_separation: Count | None = None
+    weighted: bool | None = None
+    proximal_strength: Positive | None = None
+
+
+class OptimizerSection(Section):
+    """An optimizer, the same on client and server."""
+
+    optimizer: OptimizerName = "sgd"
+    learning_rate: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: NonNegative = 0.0
+    beta_1: Annotated[float, Field(ge=0, lt=1)] | None = None
+    beta_2: Probability | None = None
+    epsilon: Positive | None = None
+    schedule: ScheduleSection = ScheduleSection()
+
+
+class ClientSection(OptimizerSection):
+    """What each client does with its own rows in one round."""
+
+    batch_size: Count | None = None
+    local_epochs: Count | None = None
+    local_steps: Count | None = None
+    sampling_rate: Fraction | None = None
+    max_rows: Count | None = None
+
+
+class ServerSection(OptimizerSection):
+    """What the server does with the aggregate."""
+
+    learning_rate: Positive = 1.0
+
+
+class PrivacySection(Section):
+    """The promise. The first five keys have no defaults."""
+
+    unit: Literal["example", "entity", "client"]
+    trust: Literal["local", "distributed", "central"]
+    neighboring_relation: Literal["add_or_remove_one", "replace_one"]
+    delta: Probability
+    sampling: Literal["poisson", "none"]
+    clipping_norm: Positive
+    mechanism: Literal["gaussian", "adaptive_gaussian", "tree", "banded"] = "gaussian"
+    noise_multiplier: Positive | None = None
+    target_epsilon: Positive | None = None
+    budget_epsilon: Positive | None = None
+    accountant: Literal["pld", "rdp"] = "pld"
+    max_weight: Positive | None = None
+    max_rows_per_entity: Count | None = None
+    max_clients_per_entity: Count = 1
+    unclipped_quantile: Probability = 0.5
+    num_bands: Count | None = None
+    accept_weak_privacy: bool = False
+
+
+class RuntimeSection(Section):
+    """Who carries the rounds out."""
+
+    kind: Literal["compiled", "eager", "tff"] = "compiled"
+    num_workers: Count | None = None
+
+
+class EvaluationSection(Section):
+    """When the test rows are looked at, and what the run is compared with."""
+
+    every: Count = 1
+    baselines: bool | None = None
+
+
+class TrackingSection(Section):
+    """What a run leaves behind."""
+
+    runs_dir: Text = "runs"
+    checkpoint_every: Count = 1
+    tensorboard: bool = True
+    histograms: bool = False
+    profile_rounds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    html_report: bool = True
+
+
+class ProjectConfig(Section):
+    """A whole project file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Annotated[int, Field(ge=0)]
+    data: DataSection
+    model: ModelSection
+    rounds: RoundsSection
+    client: ClientSection
+    server: ServerSection = ServerSection()
+    privacy: PrivacySection | None = None
+    runtime: RuntimeSection = RuntimeSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    tracking: TrackingSection = TrackingSection()
