@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 from fedtrain.core.seeds import Seed
-from fedtrain.data.examples import Examples
+from fedtrain.data.examples import Array, Examples
 from fedtrain.data.partition import Partition, dirichlet
 from fedtrain.data.sets.split import DataSplit, held_out, partitioned_split
 
