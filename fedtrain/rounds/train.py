@@ -203,8 +203,8 @@ def _refuse_divergence(round_number: int, state: ServerState) -> None:
     if not bool(nests.all_finite(state.weights)):
         raise DivergedError(
             f"Round {round_number} left weights that are not finite: training "
-            "diverged. The likely cause is a learning rate that is too high; lower the client's "
-            "(or the server's), or clip. The rounds before it are saved."
+            "diverged. The likely cause is a learning rate that is too high; lower "
+            "the client's (or the server's), or clip. The rounds before it are saved."
         )
 
 
@@ -225,6 +225,6 @@ def _check_privacy(run: TrainingRun) -> None:
     if mechanisms and private and run.round_.reports_metrics:
         raise PrivacyError(
             "reports_metrics would send exact sums of loss and accuracy of private "
-            "data beside the protected update. Use reports_metrics=False, or declare the "
-            'data set sensitivity="public" if it is.'
+            "data beside the protected update. Use reports_metrics=False, or declare "
+            'the data set sensitivity="public" if it is.'
         )

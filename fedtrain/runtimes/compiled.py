@@ -10,6 +10,8 @@ bit for any number of workers (at one intra-op thread setting).
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +71,8 @@ class CompiledRuntime:
             )
         programs = self._programs_of(round_)
         message = programs.broadcast(state)
-        parts = self._run_chunks(round_.client_work, programs, message, cohort, seed)
         total = programs.zero(message)
+        parts = self._run_chunks(round_.client_work, programs, message, cohort, seed)
         client_states: dict[str, Any] = {}
         for clients, (partial_sum, states) in parts:
             total = nests.add(total, partial_sum)
@@ -133,7 +135,6 @@ class _Programs(NamedTuple):
 def _programs(round_: Round) -> _Programs:
     work = round_.client_work
 
-    @tf.function(reduce_retracing=True)
     def one_client(
         message: Broadcast, client: ClientInput, first: Any, last: Any, chunk: _Chunk
     ) -> Any:
@@ -144,20 +145,49 @@ def _programs(round_: Round) -> _Programs:
         _, carry = tf.while_loop(lambda step, _: step < last, body, start)
         return work.finish(message, carry)
 
-    @tf.function(reduce_retracing=True)
     def run_chunk(message: Broadcast, chunk: _Chunk) -> Any:
         return _sum_over_clients(one_client, work, message, chunk)
 
-    @tf.function(reduce_retracing=True)
-    def zero(message: Broadcast) -> Contribution:
-        return _zero_contribution(work, message)
-
     return _Programs(
         broadcast=tf.function(round_.broadcast),
-        chunk=run_chunk,
-        zero=zero,
+        chunk=_CompiledOnce(run_chunk),
+        zero=tf.function(partial(_zero_contribution, work)),
         server_update=tf.function(round_.server_update),
     )
+
+
+class _CompiledOnce:
+    """A function of a message and a chunk, compiled for chunks of any length."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._compiled: dict[Any, Any] = {}
+        self._lock = Lock()
+
+    def __call__(self, message: Broadcast, chunk: _Chunk) -> Any:
+        specs = (
+            tf.nest.map_structure(tf.TensorSpec.from_tensor, message),
+            _any_length(chunk),
+        )
+        key = str(specs)
+        with self._lock:
+            if key not in self._compiled:
+                function = tf.function(self._function, input_signature=specs)
+                function.get_concrete_function()
+                self._compiled[key] = function
+        return self._compiled[key](message, chunk)
+
+    def num_compiled(self) -> int:
+        """How often a new structure made it compile again."""
+        return len(self._compiled)
+
+
+def _any_length(chunk: _Chunk) -> Any:
+    """The chunk's types, with first dimensions (and batch sizes) left open."""
+    specs = tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), chunk
+    )
+    return specs._replace(rows=tf.TensorSpec([None, None], tf.int32))
 
 
 def _sum_over_clients(

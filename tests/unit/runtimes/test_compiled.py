@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedtrain.client_work.batching import Epochs, Poisson
+from fedtrain.client_work.local_sgd import local_sgd
+from fedtrain.core import seeds
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Examples
+from fedtrain.models.dense import dense_classifier
+from fedtrain.optimizers.sgd import sgd
+from fedtrain.rounds.fed_avg import fed_avg
+from fedtrain.rounds.runtime import CohortClient
+from fedtrain.runtimes.compiled import CompiledRuntime
+
+MODEL = dense_classifier(4, 3)
+SEED = seeds.root(5)
+
+
+def round_with(batching):
+    return fed_avg(local_sgd(MODEL, sgd(0.1), batching))
+
+
+ROUND = round_with(Epochs(batch_size=4, local_epochs=2))
+
+
+def cohort(sizes, round_=ROUND):
+    random = seeds.generator(seeds.root(2))
+    state = round_.client_work.init_state(MODEL.init(SEED))
+    return [
+        CohortClient(
+            f"client-{i}",
+            Examples(
+                features=random.normal(size=[size, 4]).astype(np.float32),
+                labels=random.integers(0, 3, size),
+            ),
+            state,
+        )
+        for i, size in enumerate(sizes)
+    ]
+
+
+def bits(result):
+    return [leaf.numpy().tobytes() for leaf in tf.nest.flatten(result.state)]
+
+
+def test_the_number_of_workers_does_not_change_a_bit():
+    clients = cohort([3, 17, 0, 8, 40, 1, 9] * 5)
+    state = ROUND.init(MODEL.init(SEED))
+    results = [
+        CompiledRuntime(num_workers=workers).run_round(ROUND, state, clients, SEED)
+        for workers in (1, 2, 5)
+    ]
+    assert bits(results[0]) == bits(results[1]) == bits(results[2])
+
+
+def test_a_cohort_without_clients_leaves_the_weights():
+    state = ROUND.init(MODEL.init(SEED))
+    result = CompiledRuntime().run_round(ROUND, state, [], SEED)
+    for old, new in zip(
+        tf.nest.flatten(state.weights),
+        tf.nest.flatten(result.state.weights),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(old, new)
+    assert int(result.state.round_number) == 1
+
+
+def test_clients_without_rows_may_fill_a_chunk():
+    round_ = round_with(Poisson(sampling_rate=0.5, local_steps=2))
+    state = round_.init(MODEL.init(SEED))
+    result = CompiledRuntime(chunk_size=1).run_round(
+        round_, state, cohort([0, 5, 0], round_), SEED
+    )
+    assert np.isfinite(result.state.weights.trainable[0]["kernel"]).all()
+
+
+def test_other_cohort_sizes_do_not_compile_again():
+    runtime = CompiledRuntime(num_workers=1)
+    state = ROUND.init(MODEL.init(SEED))
+    for sizes in ([3, 4, 5], [7] * 9, [20, 1], [6] * 40):
+        runtime.run_round(ROUND, state, cohort(sizes), SEED)
+    (programs,) = runtime._programs.values()
+    assert programs.chunk.num_compiled() == 1
+
+
+def test_order_statistics_are_refused_with_the_way_out():
+    median = ROUND._replace(needs="contributions", name="median")
+    with pytest.raises(ConfigError, match=r"median needs each.*EagerRuntime"):
+        CompiledRuntime().run_round(median, None, [], SEED)
