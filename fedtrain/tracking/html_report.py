@@ -1,7 +1,6 @@
 """One HTML file that shows a run: no script, nothing loaded from anywhere."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 
 from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
 from fedtrain.tracking import plots
 from fedtrain.tracking.statement import require_statement
 
@@ -123,9 +123,7 @@ class ReportData:
 def write_html_report(path: str | Path, data: ReportData) -> Path:
     """Writes the report to ``path``; the file is there in full or not at all."""
     path = Path(path)
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(render_html_report(data), encoding="utf-8")
-    os.replace(draft, path)
+    write_atomically(path, render_html_report(data))
     return path
 
 

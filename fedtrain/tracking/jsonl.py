@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedtrain.core.errors import DataError
+from fedtrain.core.files import write_atomically
 from fedtrain.rounds.report import OnRound, RoundReport
 from fedtrain.rounds.round import ServerState
 
@@ -29,7 +29,7 @@ def metrics_log(path: str | Path, *, first_round: int = 0) -> OnRound:
     path = Path(path)
     records = read_metrics(path) if path.exists() else []
     kept = [record for record in records if record["round_number"] < first_round]
-    _write_atomically(path, "".join(_line(record) for record in kept))
+    write_atomically(path, "".join(_line(record) for record in kept))
 
     def on_round(report: RoundReport, state: ServerState) -> None:
         del state
@@ -72,9 +72,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
