@@ -6,6 +6,7 @@ Sources: see ``label_skew``.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def partitioned(
     assignment, names = partition.assign(examples, host_seed(seed))
     info = {"partition": partition.description}
     federated = grouped(examples, assignment, names=names, name=name, info=info)
-    return FederatedDataset(**(vars(federated) | {"sensitivity": sensitivity}))
+    return replace(federated, sensitivity=sensitivity)
 
 
 def grouped(
@@ -76,7 +77,7 @@ def grouped(
     return FederatedDataset(
         examples=examples.take(np.argsort(assignment, kind="stable")),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        client_ids=_numbered(num_clients) if names is None else names.tolist(),
+        client_ids=(_numbered(num_clients) if names is None else names).tolist(),
         name=name,
         info=dict(info or {}),
     )

@@ -7,9 +7,14 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 
 from fedtrain.core.seeds import Seed
-from fedtrain.data.examples import Array, Examples
+from fedtrain.data.examples import Examples
 from fedtrain.data.partition import Partition, dirichlet
-from fedtrain.data.sets.split import DataSplit, held_out, partitioned_split
+from fedtrain.data.sets.split import (
+    DataSplit,
+    held_out,
+    partitioned_split,
+    standardised,
+)
 
 
 def load(
@@ -33,11 +38,11 @@ def load(
     bunch = load_breast_cancer()
     examples = Examples(features=bunch.data, labels=(1 - bunch.target).astype(np.int32))
     train, test = held_out(examples, test_fraction=0.2, name="breast_cancer")
-    mean, stddev = train.features.mean(axis=0), train.features.std(axis=0)
+    train, test = standardised(train, test)
     skew = dirichlet(num_clients=num_clients, concentration=concentration)
     return partitioned_split(
-        _standardised(train, mean, stddev),
-        _standardised(test, mean, stddev),
+        train,
+        test,
         partition or skew,
         seed=seed,
         name="breast_cancer",
@@ -46,8 +51,3 @@ def load(
         feature_names=tuple(str(name) for name in bunch.feature_names),
         source="scikit-learn's breast cancer (UCI, CC BY 4.0)",
     )
-
-
-def _standardised(examples: Examples, mean: Array, stddev: Array) -> Examples:
-    scaled = ((examples.features - mean) / stddev).astype(np.float32)
-    return Examples(features=scaled, labels=examples.labels)

@@ -1,14 +1,20 @@
 """A named data set as its loader returns it: training clients and held-out rows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from fedtrain.core import seeds
 from fedtrain.data.dataset import FederatedDataset
-from fedtrain.data.examples import Examples
-from fedtrain.data.partition import Partition, grouped, label_numbers, partitioned
+from fedtrain.data.examples import Array, Examples
+from fedtrain.data.partition import (
+    Partition,
+    grouped,
+    label_numbers,
+    natural,
+    partitioned,
+)
 
 Task = Literal["classification", "next_token"]
 
@@ -75,9 +81,43 @@ def partitioned_split(
     return DataSplit(
         train=federated,
         test=test,
-        test_clients=matching_clients(federated, test, seeds.derive(seed, "test")),
+        test_clients=matching_clients(federated, test, seeds.derive(seed, "test"))
+        if train.labels.ndim == 1
+        else None,
         **facts,
     )
+
+
+def natural_split(
+    train: FederatedDataset,
+    test: Examples,
+    test_clients: FederatedDataset | None,
+    *,
+    name: str,
+    **facts: Any,
+) -> DataSplit:
+    """A split whose clients the data itself names."""
+    info = {**train.info, "partition": "natural"}
+    named = replace(train, name=name, info=info)
+    return DataSplit(train=named, test=test, test_clients=test_clients, **facts)
+
+
+def by_ids(examples: Examples, client_ids: Array, *, name: str) -> FederatedDataset:
+    """A public data set from rows and the id of each row's client."""
+    return partitioned(
+        examples, natural(client_ids), seed=0, sensitivity="public", name=name
+    )
+
+
+def standardised(train: Examples, test: Examples) -> tuple[Examples, Examples]:
+    """Both as float32, by the training rows' means and standard deviations."""
+    mean, stddev = train.features.mean(axis=0), train.features.std(axis=0)
+
+    def scaled(examples: Examples) -> Examples:
+        features = ((examples.features - mean) / stddev).astype(np.float32)
+        return replace(examples, features=features)
+
+    return scaled(train), scaled(test)
 
 
 def matching_clients(
@@ -96,7 +136,7 @@ def matching_clients(
     federated = grouped(
         test, owners, names=np.array(train.client_ids), name=f"{train.name}_test"
     )
-    return FederatedDataset(**(vars(federated) | {"sensitivity": train.sensitivity}))
+    return replace(federated, sensitivity=train.sensitivity)
 
 
 def held_out(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, DataError
 from fedtrain.data import partition, sets
 
 
@@ -33,3 +33,62 @@ def test_unknown_names_and_options_list_what_there_is():
         sets.load("digit", seed=0)
     with pytest.raises(ConfigError, match=r"clients.*concentration, num_clients"):
         sets.load("digits", seed=0, clients=3)
+
+
+def test_mnist_by_writer(data_dir):
+    split = sets.load("mnist", seed=0)
+    sizes = split.train.num_examples()
+    assert (split.train.num_clients, sizes.min(), sizes.max()) == (539, 19, 131)
+    assert split.test_clients.num_clients == 297
+    assert not set(split.train.client_ids) & set(split.test_clients.client_ids)
+    assert split.feature_shape == (28, 28, 1)
+
+
+def test_shakespeare_by_role(data_dir):
+    split = sets.load("shakespeare", seed=0)
+    assert split.train.num_clients == 715
+    assert split.num_classes == len(split.label_names) == 90
+    first = split.train.client(0)
+    assert first.features[0, 0] == 88  # begins
+    assert np.array_equal(first.features[0, 1:], first.labels[0, :-1])
+    text = "".join(split.label_names[i] for i in first.labels[0])
+    assert text.startswith("Yonder comes my master, your brother.<eos><pad>")
+
+
+def test_credit_by_party_and_by_column(data_dir):
+    parties = sets.load("credit_default", seed=0)
+    assert list(parties.train.client_ids) == ["guest", "host_1", "host_2"]
+    assert parties.train.num_examples().tolist() == [8000] * 3
+    assert parties.test.num_examples == 6000
+    bands = sets.load("credit_default", seed=0, clients="AGE", num_bands=5)
+    ages = [bands.train.client(i).features[:, 4] for i in range(5)]
+    assert all(
+        younger.max() < older.min()
+        for younger, older in zip(ages[:-1], ages[1:], strict=True)
+    )
+
+
+def test_heart_disease_is_flambys(data_dir):
+    split = sets.load("heart_disease", seed=0)
+    assert split.train.num_examples().tolist() == [199, 172, 30, 85]
+    assert split.test_clients.num_examples().tolist() == [104, 89, 16, 45]
+    assert split.feature_shape == (13,)
+    means = [split.train.client(i).features.mean(0) for i in range(4)]
+    assert np.allclose(means, 0, atol=1e-5)
+
+
+def test_adult_keeps_unknown_values_as_a_category(data_dir):
+    split = sets.load("adult", seed=0)
+    assert split.train.num_examples().sum() == 32561
+    assert split.test.num_examples == 16281
+    assert abs(split.train.examples.labels.mean() - 0.2408) < 1e-4
+    assert "?" in split.train.client_ids
+
+
+def test_absent_files_say_where_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("FEDTRAIN_DATA_DIR", raising=False)
+    with pytest.raises(DataError, match=r"FEDTRAIN_DATA_DIR is not set.*https://"):
+        sets.load("adult", seed=0)
+    monkeypatch.setenv("FEDTRAIN_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"adult\.data\.gz is not there.*https://"):
+        sets.load("adult", seed=0)
