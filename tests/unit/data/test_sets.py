@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -63,8 +65,7 @@ def test_credit_by_party_and_by_column(data_dir):
     bands = sets.load("credit_default", seed=0, clients="AGE", num_bands=5)
     ages = [bands.train.client(i).features[:, 4] for i in range(5)]
     assert all(
-        younger.max() < older.min()
-        for younger, older in zip(ages[:-1], ages[1:], strict=True)
+        younger.max() < older.min() for younger, older in itertools.pairwise(ages)
     )
 
 

@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import pytest
+
+from fedtrain.core.errors import DataError
+from fedtrain.data.dataset import from_clients
+from fedtrain.data.examples import Examples
+from fedtrain.data.packed import open_packed, pack, verify_packed
+
+
+def rows(count, start=0):
+    number = np.arange(start, start + count, dtype=np.float32)
+    return Examples(
+        features={"a": number[:, None] * [1, 2], "b'": number.astype(np.int32)},
+        labels=(number % 2).astype(np.int32),
+        weights=number,
+    )
+
+
+def clients():
+    return {"Zürich": rows(3), "empty": rows(0), "b": rows(2, start=3)}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_was_packed_is_what_is_opened(tmp_path, streamed):
+    source = from_clients(clients(), sensitivity="public", name="towns")
+    pack(clients().items() if streamed else source, tmp_path / "p", name="towns")
+    opened = open_packed(tmp_path / "p")
+    assert list(opened.client_ids) == ["Zürich", "empty", "b"]
+    assert opened.num_examples().tolist() == [3, 0, 2]
+    assert opened.sensitivity == ("private" if streamed else "public")
+    assert opened.name == "towns"
+    for position in range(3):
+        mine, theirs = opened.client(position), source.client(position)
+        assert mine.features["a"].dtype == theirs.features["a"].dtype
+        for name in ("a", "b'"):
+            assert np.array_equal(mine.features[name], theirs.features[name])
+        assert np.array_equal(mine.labels, theirs.labels)
+        assert np.array_equal(mine.weights, theirs.weights)
+    verify_packed(tmp_path / "p")
+
+
+def test_rows_are_mapped_not_read(tmp_path):
+    opened = pack(clients().items(), tmp_path / "p")
+    assert isinstance(opened.examples.labels.base, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        opened.examples.labels[0] = 1
+
+
+def test_a_failed_pack_leaves_nothing(tmp_path):
+    def broken():
+        yield "a", rows(2)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        pack(broken(), tmp_path / "p")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("a", rows(1)), ("b", rows(1)), ("a", rows(1))], "positions 0 and 2"),
+        (
+            [
+                ("a", Examples(features=np.zeros([1, 2]), labels=np.zeros(1))),
+                ("b", Examples(features=np.zeros([1, 3]), labels=np.zeros(1))),
+            ],
+            r"client 'b': features has rows of shape \(3,\)",
+        ),
+        (
+            [("a", Examples(features=np.array(["x"]), labels=np.zeros(1)))],
+            "packed arrays hold numbers",
+        ),
+        ([], "no clients"),
+    ],
+)
+def test_unfit_clients_are_named(tmp_path, pairs, message):
+    with pytest.raises(DataError, match=message):
+        pack(iter(pairs), tmp_path / "p")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_is_noticed(tmp_path):
+    pack(clients().items(), tmp_path / "p")
+    with pytest.raises(DataError, match="already there"):
+        pack(clients().items(), tmp_path / "p")
+    labels = json.loads((tmp_path / "p/header.json").read_text())["arrays"]["labels"]
+    path = tmp_path / "p" / labels["file"]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\x07")
+    with pytest.raises(DataError, match=f"{path.name} has SHA-256"):
+        verify_packed(tmp_path / "p")
+    path.write_bytes(content[:-1])
+    with pytest.raises(DataError, match="damaged"):
+        open_packed(tmp_path / "p")
+
+
+def test_other_versions_and_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match="not a packed data set"):
+        open_packed(tmp_path)
+    (tmp_path / "header.json").write_text('{"format": "fedtrain-packed", "version": 9}')
+    with pytest.raises(DataError, match="pack the data again"):
+        open_packed(tmp_path)
+    with pytest.raises(DataError, match="is a URL"):
+        open_packed("s3://bucket/p")
