@@ -78,6 +78,26 @@ def normal(
     return tf.reshape(both[:size], shape) * tf.cast(stddev, dtype)
 
 
+def hashed_uniform(
+    shape: Sequence[int] | tf.Tensor, seed: Seed, dtype: Any = None
+) -> tf.Tensor:
+    """Uniform numbers in (0, 1) for dropout masks; never for privacy noise.
+
+    Each is a hash of its index and the seed, in plain integer arithmetic. So, unlike
+    TensorFlow's random operations, it can be vectorised over seeds. 24 bits fine.
+
+    Source: Wellons, Prospecting for hash functions,
+    https://nullprogram.com/blog/2018/07/31/ (the constants of lowbias32).
+    """
+    key = tf.cast(tf.cast(seed, tf.int32), tf.uint32)
+    size = tf.reduce_prod(tf.cast(shape, tf.int32))
+    index = tf.cast(tf.range(size), tf.uint32)
+    bits = _mixed(_mixed(index + _mixed(key[0])) + key[1])
+    high = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32)
+    uniforms = (high + 0.5) * 2.0**-24
+    return tf.reshape(tf.cast(uniforms, dtype or tf.float32), shape)
+
+
 def normal_like(nest: Any, seed: Seed, *, stddev: Any) -> Any:
     """A nest of independent normal numbers, shaped like ``nest`` (simulation only)."""
     leaves = tf.nest.flatten(nest)
@@ -93,6 +113,14 @@ def _bits(shape: Any, seed: Seed, dtype: Any) -> tf.Tensor:
     return tf.random.stateless_uniform(  # noqa: TID251 - the one place
         shape, seed, minval=None, maxval=None, dtype=dtype, alg="philox"
     )
+
+
+def _mixed(bits: tf.Tensor) -> tf.Tensor:
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        shifted = tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint32))
+        bits = tf.bitwise.bitwise_xor(bits, shifted) * tf.constant(factor, tf.uint32)
+    shifted = tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32))
+    return tf.bitwise.bitwise_xor(bits, shifted)
 
 
 def _digest(*parts: bytes) -> HostSeed:
