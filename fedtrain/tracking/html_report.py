@@ -13,6 +13,12 @@ from fedtrain.core.files import write_atomically
 from fedtrain.tracking import plots
 from fedtrain.tracking.statement import require_statement
 
+_CURVES = {
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+    "roc_auc": "Area under the ROC curve",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
@@ -152,7 +158,7 @@ def _curves(data: ReportData) -> list[tuple[str, str]]:
     """Title and SVG of each curve for which there are figures."""
     curves = [
         (
-            name.capitalize(),
+            title,
             plots.curves(
                 name,
                 _values(data, name),
@@ -160,7 +166,7 @@ def _curves(data: ReportData) -> list[tuple[str, str]]:
                 share=name == "accuracy",
             ),
         )
-        for name in ("accuracy", "loss")
+        for name, title in _CURVES.items()
     ]
     return [(title, svg) for title, svg in curves if svg]
 
