@@ -17,7 +17,15 @@ if sys.version_info < (3, 12):
 
 __version__ = "0.1.0"
 
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {
+    "LoadedRun": "fedtrain.project.load",
+    "build": "fedtrain.project.build",
+    "federate": "fedtrain.project.simulate",
+    "load_run": "fedtrain.project.load",
+    "read_config": "fedtrain.project.read",
+    "resume": "fedtrain.project.simulate",
+    "simulate": "fedtrain.project.simulate",
+}
 
 __all__ = ["__version__"]
 

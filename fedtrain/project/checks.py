@@ -24,7 +24,7 @@ PARTITION_NEEDS: dict[str | None, tuple[str, ...]] = {
     "by_column": ("column",),
 }
 SAMPLER_NEEDS: dict[str | None, tuple[str, ...]] = {
-    "all": (),
+    "full": (),
     "uniform": ("cohort_size",),
     "poisson": ("sampling_rate",),
     "cyclic": ("cohort_size", "min_separation"),
@@ -83,15 +83,17 @@ def _rounds(rounds: RoundsSection) -> Iterator[Problem]:
 def _client(
     client: ClientSection, rounds: RoundsSection, privacy: PrivacySection | None
 ) -> Iterator[Problem]:
+    yield from _client_rate(client, rounds)
     rows = privacy is not None and privacy.unit != "client"
     if rows:
         return
-    if client.sampling_rate is not None:
-        yield superfluous(
-            "client.sampling_rate",
-            client.sampling_rate,
-            'rows are Poisson-sampled only with privacy.unit = "example" or "entity"',
-        )
+    for key in ("sampling_rate", "expected_batch_size"):
+        if getattr(client, key) is not None:
+            yield superfluous(
+                f"client.{key}",
+                getattr(client, key),
+                'it goes with privacy.unit = "example" or "entity"',
+            )
     if rounds.algorithm == "fed_sgd":
         yield from _one_batch_of_all(client)
         return
@@ -104,6 +106,17 @@ def _client(
             value=client.local_epochs or ...,
             allowed="one of the two, a whole number of at least 1",
         )
+
+
+def _client_rate(client: ClientSection, rounds: RoundsSection) -> Iterator[Problem]:
+    if rounds.algorithm == "fed_sgd" and client.learning_rate is not None:
+        yield superfluous(
+            "client.learning_rate",
+            client.learning_rate,
+            "fed_sgd's clients send a gradient; server.learning_rate is its rate",
+        )
+    if rounds.algorithm != "fed_sgd" and client.learning_rate is None:
+        yield missing("client.learning_rate", "the rate of local training")
 
 
 def _one_batch_of_all(client: ClientSection) -> Iterator[Problem]:

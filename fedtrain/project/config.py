@@ -48,6 +48,7 @@ class DataSection(Section):
     test_path: Text | None = None
     test_fraction: Probability | None = None
     sensitivity: Literal["public", "private"] | None = None
+    test_sensitivity: Literal["public", "private"] | None = None
     partition: (
         Literal["iid", "dirichlet", "labels_per_client", "quantity_skew", "by_column"]
         | None
@@ -75,7 +76,7 @@ class RoundsSection(Section):
 
     algorithm: Literal["fed_avg", "fed_prox", "fed_sgd"] = "fed_avg"
     num_rounds: Count
-    sampler: Literal["all", "uniform", "poisson", "cyclic"] = "all"
+    sampler: Literal["full", "uniform", "poisson", "cyclic"] = "full"
     cohort_size: Count | None = None
     sampling_rate: Fraction | None = None
     min_separation: Count | None = None
@@ -87,7 +88,7 @@ class OptimizerSection(Section):
     """An optimizer, the same on client and server."""
 
     optimizer: OptimizerName = "sgd"
-    learning_rate: Positive
+    learning_rate: Positive | None = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: NonNegative = 0.0
     beta_1: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -103,13 +104,14 @@ class ClientSection(OptimizerSection):
     local_epochs: Count | None = None
     local_steps: Count | None = None
     sampling_rate: Fraction | None = None
+    expected_batch_size: Positive | None = None
     max_rows: Count | None = None
 
 
 class ServerSection(OptimizerSection):
     """What the server does with the aggregate."""
 
-    learning_rate: Positive = 1.0
+    learning_rate: Positive | None = 1.0
 
 
 class PrivacySection(Section):
@@ -119,13 +121,12 @@ class PrivacySection(Section):
     trust: Literal["local", "distributed", "central"]
     neighboring_relation: Literal["add_or_remove_one", "replace_one"]
     delta: Probability
-    sampling: Literal["poisson", "none"]
+    sampling: Literal["poisson", "full", "uniform", "cyclic"]
     clipping_norm: Positive
     mechanism: Literal["gaussian", "adaptive_gaussian", "tree", "banded"] = "gaussian"
     noise_multiplier: Positive | None = None
     target_epsilon: Positive | None = None
     budget_epsilon: Positive | None = None
-    accountant: Literal["pld", "rdp"] = "pld"
     max_weight: Positive | None = None
     max_rows_per_entity: Count | None = None
     max_clients_per_entity: Count = 1
@@ -146,6 +147,7 @@ class EvaluationSection(Section):
 
     every: Count = 1
     baselines: bool | None = None
+    baseline_learning_rate: Positive | None = None
 
 
 class TrackingSection(Section):

@@ -38,15 +38,13 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             value=privacy.trust,
             allowed='"central"; or unit = "example" or "entity" with trust = "local"',
         )
-    claims = privacy.sampling == "poisson"
-    earns = config.rounds.sampler == "poisson"
-    if claims != earns:
+    if privacy.sampling != config.rounds.sampler:
         yield Problem(
             key="privacy.sampling",
             text="amplification is claimed by the sampler that earns it, and only by it"
             f'; rounds.sampler is "{config.rounds.sampler}"',
             value=privacy.sampling,
-            allowed='"poisson" with rounds.sampler = "poisson", "none" with any other',
+            allowed=f'"{config.rounds.sampler}", or change rounds.sampler',
         )
     if config.rounds.weighted and privacy.max_weight is None:
         yield missing(
@@ -54,12 +52,12 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             "a weighted mean under client-level DP needs a public largest weight",
         )
     correlated = privacy.mechanism in ("tree", "banded")
-    if correlated and config.rounds.sampler not in ("cyclic", "all"):
+    if correlated and config.rounds.sampler not in ("cyclic", "full"):
         yield Problem(
             key="rounds.sampler",
             text=f'mechanism = "{privacy.mechanism}" needs a participation pattern',
             value=config.rounds.sampler,
-            allowed='"cyclic" (or "all")',
+            allowed='"cyclic" (or "full")',
         )
 
 
@@ -96,15 +94,27 @@ def _row_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Proble
 
 
 def _row_sampling(client: ClientSection, privacy: PrivacySection) -> Iterator[Problem]:
+    if privacy.sampling not in ("poisson", "full"):
+        yield Problem(
+            key="privacy.sampling",
+            text=f'how a client draws its rows, with unit = "{privacy.unit}"',
+            value=privacy.sampling,
+            allowed='"poisson" or "full" (all rows in every step)',
+        )
     if privacy.sampling == "poisson" and client.sampling_rate is None:
         yield missing(
             "client.sampling_rate", "the public rate at which a client samples its rows"
         )
-    if privacy.sampling == "none" and client.sampling_rate is not None:
+    if privacy.sampling == "full" and client.sampling_rate is not None:
         yield superfluous(
             "client.sampling_rate",
             client.sampling_rate,
-            'privacy.sampling = "none" takes all rows in every step',
+            'privacy.sampling = "full" takes all rows in every step',
+        )
+    if client.expected_batch_size is None:
+        yield missing(
+            "client.expected_batch_size",
+            "the public number that a step's sum of gradients is divided by",
         )
 
 

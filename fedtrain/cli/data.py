@@ -1,0 +1,8 @@
+import typer
+
+app = typer.Typer()
+
+
+@app.command("list")
+def l() -> None:
+    """Not yet."""

@@ -1,0 +1,74 @@
+"""``fedtrain simulate``: the main job."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import fedtrain
+from fedtrain.cli.output import Format, note, show_json, show_table, show_text
+from fedtrain.core.errors import ConfigError
+
+
+def simulate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[federation.toml]",
+            help="The project file; without one, the embedded example (digits).",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s",
+            metavar="KEY=VALUE",
+            help="Override a key, such as rounds.num_rounds=5.",
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run: its folder, or 'latest'."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How to print the result.")] = (
+        Format.text
+    ),
+) -> None:
+    """Train as a project file says, over simulated clients."""
+    if resume is not None and (file is not None or setting):
+        raise ConfigError(
+            "--resume goes on with a run as it was started; leave out the file and -s."
+        )
+    if resume is not None:
+        summary = fedtrain.resume(resume, console=Console(stderr=True))
+    else:
+        summary = fedtrain.simulate(file, setting or (), console=Console(stderr=True))
+    if format is Format.json:
+        show_json(summary)
+    else:
+        _show(summary)
+
+
+def _show(summary: Mapping[str, Any]) -> None:
+    if summary["comparison"] is not None:
+        rows = [_line(row, summary["metric"]) for row in summary["comparison"]]
+        show_table(rows, title=f"{summary['name']}, after {summary['rounds']} rounds")
+    elif summary["test"]:
+        for name, value in summary["test"].items():
+            show_text(f"test {name}  {value:.4g}")
+    show_text(f"\n{summary['privacy_statement']}")
+    show_text(f"\nRun folder  {summary['run']}", style="bold")
+
+
+def _line(row: Mapping[str, Any], metric: str) -> dict[str, str]:
+    low, high = row["low"], row["high"]
+    spread = "" if low is None else f"{100 * low:.1f} to {100 * high:.1f} %"
+    return {
+        "": row["name"],
+        f"test {metric}": f"{100 * row['value']:.1f} %",
+        "from worst to best client": spread,
+    }

@@ -1,0 +1,134 @@
+"""The model, from a project file: ready-made, or a function in the user's own file."""
+
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fedtrain.core import seeds
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import map_arrays
+from fedtrain.data.sets.split import DataSplit
+from fedtrain.models.dense import dense_classifier
+from fedtrain.models.keras import keras_model
+from fedtrain.models.model import Model
+from fedtrain.project.config import ModelSection
+
+
+def model_of(
+    section: ModelSection, split: DataSplit, *, folder: Path, given: Any = None
+) -> Model:
+    """The model, checked against the first rows of the data.
+
+    Args:
+      section: ``[model]``.
+      split: What it will be trained on.
+      folder: Where relative paths start.
+      given: A Keras model or a ``Model`` that replaces the section.
+    """
+    if given is None and section.path is not None:
+        path = folder / section.path
+        given = _function_in(path, section.function)()
+    model = _dense(section, split) if given is None else _adapted(given)
+    _check_fits(model, split)
+    return model
+
+
+def keras_of(section: ModelSection, folder: Path) -> Any:
+    """A new Keras model from the user's file; None for a ready-made model."""
+    if section.path is None:
+        return None
+    given = _function_in(folder / section.path, section.function)()
+    return None if isinstance(given, Model) else given
+
+
+def _dense(section: ModelSection, split: DataSplit) -> Model:
+    shape = split.feature_shape
+    if split.task != "classification" or isinstance(shape, dict):
+        raise ConfigError(
+            'model.name = "dense_classifier" takes one vector of numbers and gives one '
+            f"label a row, but {split.name} is different. Give [model] path and function."
+        )
+    dense = dense_classifier(
+        math.prod(shape),
+        split.num_classes,
+        hidden=section.hidden,
+        weight_penalty=section.weight_penalty,
+    )
+    return dense if len(shape) == 1 else _flattened(dense, math.prod(shape))
+
+
+def _flattened(model: Model, num_features: int) -> Model:
+    def forward(weights: Any, features: Any, **options: Any) -> Any:
+        flat = tf.reshape(features, [-1, num_features])
+        return model.forward(weights, flat, **options)
+
+    return model._replace(forward=forward)
+
+
+def _adapted(given: Any) -> Model:
+    return given if isinstance(given, Model) else keras_model(given)
+
+
+def _function_in(path: Path, name: str) -> Callable[[], Any]:
+    if not path.is_file():
+        raise ConfigError(f"model.path = {str(path)!r} is not a file.")
+    spec = importlib.util.spec_from_file_location("fedtrain_project_model", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"model.path = {str(path)!r} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(f"{path} cannot be imported: {error!r}.") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = [key for key, value in vars(module).items() if callable(value)]
+        raise ConfigError(
+            f"{path} has no function {name!r} (model.function); it has: "
+            f"{', '.join(sorted(found)) or 'none'}."
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _check_fits(model: Model, split: DataSplit) -> None:
+    """Runs the model on a row of zeros and compares its outputs with the labels."""
+    shape = _output_shape(model, split)
+    classes = split.num_classes
+    if split.task == "next_token":
+        fits = len(shape) == 3 and shape[-1] >= classes
+    else:
+        one_logit = math.prod(shape[1:]) == 1 and classes <= 2
+        fits = one_logit or (len(shape) == 2 and shape[-1] >= classes)
+    if not fits:
+        raise ConfigError(
+            f"{model.name} gives outputs of shape {shape[1:]} a row, but {split.name} "
+            f"has {classes} labels (0 to {classes - 1}). Give the last layer {classes} "
+            "units (logits, no softmax)."
+        )
+
+
+def _output_shape(model: Model, split: DataSplit) -> tuple[int, ...]:
+    row = map_arrays(
+        lambda array: np.zeros([1, *array.shape[1:]], array.dtype),
+        split.train.examples.features,
+    )
+    seed = seeds.root(0)
+    forward = tf.function(
+        lambda weights, features: (
+            model.forward(weights, features, training=False, seed=seed).outputs
+        )
+    )
+    try:
+        outputs = forward(model.init(seed), map_arrays(tf.constant, row))
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{model.name} cannot take the rows of {split.name}, whose features have "
+            f"shape {split.feature_shape}: {first_line}"
+        ) from error
+    return tuple(outputs.shape)

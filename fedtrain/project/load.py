@@ -1,0 +1,73 @@
+"""A finished (or interrupted) run, read back from its folder."""
+
+from pathlib import Path
+from typing import Any
+
+from fedtrain.core.errors import CheckpointError
+from fedtrain.project.build import Project, build
+from fedtrain.project.config import ProjectConfig
+from fedtrain.project.read import read_config
+from fedtrain.project.run_folder import RunFolder, existing_run
+from fedtrain.project.weights_file import Arrays, load_arrays
+from fedtrain.tracking.jsonl import RoundRecord, read_metrics
+
+
+class LoadedRun:
+    """What a run left behind.
+
+    Attributes:
+      folder: Its folder.
+      config: Its configuration, with every key.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.config: ProjectConfig = read_config(folder.config)
+
+    @property
+    def status(self) -> str:
+        """``"finished"``, ``"interrupted"``, ``"failed"`` or ``"running"``."""
+        return str(self.folder.read_json(self.folder.info).get("status", "unknown"))
+
+    @property
+    def weights(self) -> Arrays:
+        """The final weights: an array for each by name, such as trainable/0/kernel."""
+        if not self.folder.weights.is_file():
+            raise CheckpointError(
+                f"{self.folder.path} has no weights.npz: the run is {self.status}. "
+                f"Finish it with: fedtrain simulate --resume {self.folder.path}"
+            )
+        return load_arrays(self.folder.weights)
+
+    @property
+    def history(self) -> list[RoundRecord]:
+        """One record for each round."""
+        return read_metrics(self.folder.metrics)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The closing summary; empty if the run has not finished."""
+        return self.folder.read_json(self.folder.summary)
+
+    @property
+    def privacy_report(self) -> dict[str, Any] | None:
+        """The guarantee; None for a run without privacy."""
+        return self.folder.read_json(self.folder.privacy_report) or None
+
+    @property
+    def privacy_statement(self) -> str:
+        """The guarantee in words."""
+        return str(self.summary.get("privacy_statement", ""))
+
+    def project(self) -> Project:
+        """The objects of the run; reads its data again."""
+        return build(self.config, folder=self.folder.path)
+
+    def keras_model(self) -> Any:
+        """A Keras model with the final weights."""
+        return keras_model_with(self.config.model, self.folder.path, self.weights)
+
+
+def load_run(run: str | Path) -> LoadedRun:
+    """The run in the folder ``run``; ``"latest"`` is the newest one in ``runs``."""
+    return LoadedRun(existing_run(run))

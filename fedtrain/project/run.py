@@ -1,0 +1,156 @@
+"""One run from its start, or from where it stopped, to its end."""
+
+import os
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from fedtrain.core.errors import FedtrainError
+from fedtrain.project.build import Project
+from fedtrain.project.report_page import write_report_page
+from fedtrain.project.run_facts import run_facts
+from fedtrain.project.run_folder import RunFolder, new_run_folder
+from fedtrain.project.stored import save_keras_config, stored_toml
+from fedtrain.project.summary import summarised
+from fedtrain.project.weights_file import save_weights
+from fedtrain.rounds.checkpoint import CheckpointStore
+from fedtrain.rounds.evaluation import Evaluator
+from fedtrain.rounds.round import ServerState
+from fedtrain.rounds.train import TrainingRun, train
+from fedtrain.tracking.jsonl import metrics_log
+from fedtrain.tracking.profiler import profile_rounds
+from fedtrain.tracking.progress import progress
+from fedtrain.tracking.tensorboard import tensorboard_log
+
+
+class RunInterrupted(FedtrainError):
+    """A run was stopped from outside; everything up to its last round is saved."""
+
+    exit_code = 130
+
+
+def start_run(project: Project) -> RunFolder:
+    """Makes the folder of a new run; the first thing that is written."""
+    config = project.config
+    runs_dir = project.folder / config.tracking.runs_dir
+    own_file = config.model.path if project.given_model is None else None
+    folder = new_run_folder(
+        runs_dir,
+        config.name,
+        config=stored_toml(project),
+        model_file=project.folder / own_file if own_file else None,
+    )
+    save_keras_config(folder, project.given_model)
+    folder.write_json(folder.info, run_facts(project))
+    return folder
+
+
+def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, Any]:
+    """Runs what is still to do of a run, and writes all that it leaves behind.
+
+    Returns:
+      The summary, as in ``summary.json``.
+
+    Raises:
+      RunInterrupted: After Ctrl-C; says how to go on.
+    """
+    with folder.locked(), _status_kept(folder):
+        started = time.perf_counter()
+        final = _trained(project, folder, console)
+        save_weights(folder.weights, final.weights)
+        with console.status("") as status:
+            summary = summarised(
+                project, folder, final.weights, privacy=None, told=status.update
+            )
+        summary["seconds"] = round(time.perf_counter() - started, 2)
+        folder.write_json(folder.summary, summary)
+        if project.config.tracking.html_report:
+            write_report_page(project, folder, summary)
+    return summary
+
+
+def _trained(project: Project, folder: RunFolder, console: Console) -> ServerState:
+    config = project.config
+    store = CheckpointStore(folder.checkpoints, every=config.tracking.checkpoint_every)
+    state = project.round_.init(project.starting_weights())
+    checkpoint = store.latest(state)
+    first_round = checkpoint.round_number if checkpoint else 0
+    with ExitStack() as stack:
+        callbacks = _callbacks(project, folder, first_round, console)
+        on_round = [stack.enter_context(callback) for callback in callbacks]
+        training = TrainingRun(
+            round_=project.round_,
+            dataset=project.split.train,
+            sampler=project.sampler,
+            runtime=project.runtime,
+            num_rounds=config.rounds.num_rounds,
+            seed=project.seed,
+            evaluate=_evaluation(project),
+            evaluate_every=config.evaluation.every,
+            checkpoints=store,
+            on_round=[metrics_log(folder.metrics, first_round=first_round), *on_round],
+        )
+        return train(training, state).state
+
+
+def _evaluation(project: Project) -> Any:
+    """Scores on the test rows; None where showing them would break the promise."""
+    if not project.shows_test:
+        return None
+    evaluator = Evaluator(project.model)
+
+    def evaluate(state: ServerState) -> Mapping[str, float]:
+        scores = evaluator.evaluate(state.weights, project.split.test)
+        return {f"test_{name}": value for name, value in scores.items()}
+
+    return evaluate
+
+
+def _callbacks(
+    project: Project, folder: RunFolder, first_round: int, console: Console
+) -> Iterator[Any]:
+    config = project.config
+    num_rounds = config.rounds.num_rounds
+    yield progress(num_rounds, first_round=first_round, console=console)
+    if config.tracking.tensorboard:
+        every = 10 if config.tracking.histograms else num_rounds + 1
+        yield tensorboard_log(folder.tensorboard, histograms_every=every)
+    if config.tracking.profile_rounds:
+        first, last = config.tracking.profile_rounds
+        if last >= first_round:
+            yield profile_rounds(
+                folder.tensorboard,
+                first=max(first, first_round),
+                last=last,
+                next_round=first_round,
+            )
+
+
+@contextmanager
+def _status_kept(folder: RunFolder) -> Iterator[None]:
+    _set_status(folder, "running")
+    try:
+        yield
+    except KeyboardInterrupt:
+        _set_status(folder, "interrupted")
+        where = shlex.quote(os.path.relpath(folder.path))
+        raise RunInterrupted(
+            "Interrupted. All finished rounds are saved; go on with: "
+            f"fedtrain simulate --resume {where}"
+        ) from None
+    except BaseException as error:
+        _set_status(folder, "failed", error=f"{type(error).__name__}: {error}")
+        raise
+    _set_status(folder, "finished")
+
+
+def _set_status(folder: RunFolder, status: str, **facts: Any) -> None:
+    info = folder.read_json(folder.info)
+    info.pop("error", None)
+    now = datetime.now(UTC).isoformat()
+    folder.write_json(folder.info, info | {"status": status, "updated": now} | facts)

@@ -1,0 +1,63 @@
+"""What ran: seed, data, model, runtime and versions, as ``run.json`` keeps them."""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import fedtrain
+from fedtrain.core import nests
+from fedtrain.project.build import Project
+
+
+def run_facts(project: Project) -> dict[str, Any]:
+    """What ``run.json`` says when a run starts."""
+    train_set = project.split.train
+    return {
+        "name": project.config.name,
+        "started": datetime.now(UTC).isoformat(),
+        "status": "new",
+        "seed": project.config.seed,
+        "command": shlex.join(["fedtrain", *sys.argv[1:]]),
+        "project_dir": str(project.folder.resolve()),
+        "data": {
+            "name": train_set.name,
+            "sensitivity": train_set.sensitivity,
+            "num_clients": train_set.num_clients,
+            "num_examples": int(train_set.num_examples().sum()),
+            "num_test_examples": project.split.test.num_examples,
+            "empty_clients": int((train_set.num_examples() == 0).sum()),
+            "source": project.split.source,
+        },
+        "model": {
+            "name": project.model.name,
+            "num_weights": nests.num_weights(project.starting_weights()),
+        },
+        "runtime": _runtime_facts(project),
+        "versions": _versions(),
+    }
+
+
+def _runtime_facts(project: Project) -> dict[str, Any]:
+    threading = tf.config.threading
+    return {
+        "kind": project.config.runtime.kind,
+        "num_workers": getattr(project.runtime, "num_workers", 1),
+        "intra_op_threads": threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": threading.get_inter_op_parallelism_threads(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fedtrain": fedtrain.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+    }

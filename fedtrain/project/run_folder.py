@@ -1,0 +1,157 @@
+"""What a run leaves behind, and where: one folder for each run."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths within the folder of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The project file as it was used: every key, defaults and overrides."""
+        return self.path / "federation.toml"
+
+    @property
+    def model(self) -> Path:
+        """The user's model file, copied."""
+        return self.path / "model.py"
+
+    @property
+    def keras_config(self) -> Path:
+        """Architecture of a Keras model that was given as an object."""
+        return self.path / "model.json"
+
+    @property
+    def info(self) -> Path:
+        """What ran: versions, seed, data, model, status."""
+        return self.path / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The newest checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The final weights, an array for each by name."""
+        return self.path / "weights.npz"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of JSON for each round."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def privacy_report(self) -> Path:
+        """The guarantee, with all its parameters."""
+        return self.path / "privacy_report.json"
+
+    @property
+    def ledger(self) -> Path:
+        """The privacy ledger of a run on public data."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """For ``tensorboard --logdir``."""
+        return self.path / "tensorboard"
+
+    @property
+    def html_report(self) -> Path:
+        """Everything on one page."""
+        return self.path / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The closing table."""
+        return self.path / "summary.json"
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """A JSON file of this run; empty if it is not there (yet)."""
+        if not path.is_file():
+            return {}
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return content
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file of this run, whole or not at all."""
+        write_atomically(path, json.dumps(content, indent=2, default=str) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process from continuing the same run."""
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ConfigError(
+                f"{self.path} is in use by another process; wait for it, or end it."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def new_run_folder(
+    runs_dir: Path, name: str, *, config: str, model_file: Path | None
+) -> RunFolder:
+    """Makes ``runs_dir/<name>-<UTC time>`` and writes what the run starts from."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(_made(runs_dir, f"{name}-{stamp}"))
+    if model_file is not None:
+        shutil.copyfile(model_file, folder.model)
+    write_atomically(folder.config, config)
+    return folder
+
+
+def existing_run(run: str | Path, *, runs_dir: Path = Path("runs")) -> RunFolder:
+    """The folder of a run, by path, by name below ``runs_dir``, or ``"latest"``."""
+    if str(run) == "latest":
+        runs = [path.parent for path in runs_dir.glob("*/federation.toml")]
+        if not runs:
+            raise ConfigError(f"There is no run in {runs_dir.resolve()}.")
+        return RunFolder(max(runs, key=lambda path: (_started(path), path.name)))
+    for path in (Path(run), runs_dir / str(run)):
+        if (path / "federation.toml").is_file():
+            return RunFolder(path)
+    raise ConfigError(
+        f"{str(run)!r} is not a run: it has no federation.toml. Give the path of a "
+        f'folder below {runs_dir}, or "latest".'
+    )
+
+
+def _made(parent: Path, name: str) -> Path:
+    for attempt in range(1, 1000):
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            continue
+        return path
+    raise ConfigError(f"{parent} has a thousand runs named {name}.")
+
+
+def _started(path: Path) -> str:
+    try:
+        info = json.loads((path / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(info.get("started", ""))

@@ -1,0 +1,89 @@
+"""The ways in: start a run, go on with one, or run what a program already holds."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedtrain.project.build import build
+from fedtrain.project.load import LoadedRun, load_run
+from fedtrain.project.new_project import template
+from fedtrain.project.read import checked_config, overridden, read_config
+from fedtrain.project.run import run, start_run
+from fedtrain.project.run_folder import existing_run
+
+EMBEDDED = "the embedded example"
+
+
+def simulate(
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains as the project file at ``file`` says; the embedded example without one.
+
+    Args:
+      file: A ``federation.toml``.
+      overrides: Such as ``"rounds.num_rounds=5"``.
+      console: Where progress is shown; nowhere by default.
+
+    Returns:
+      The summary: scores, comparison, privacy statement and the run's folder.
+    """
+    if file is None:
+        tables = overridden(tomllib.loads(template("digits.toml")), overrides)
+        config = checked_config(tables, file=EMBEDDED)
+        folder = Path()
+    else:
+        config = read_config(file, overrides)
+        folder = Path(file).parent
+    project = build(config, folder=folder)
+    return run(project, start_run(project), console=console or Console(quiet=True))
+
+
+def resume(run_: str | Path, *, console: Console | None = None) -> dict[str, Any]:
+    """Goes on with a run that was interrupted; returns its summary.
+
+    Args:
+      run_: Its folder, or ``"latest"`` in ``runs``.
+      console: Where progress is shown; nowhere by default.
+    """
+    folder = existing_run(run_)
+    project = build(read_config(folder.config), folder=folder.path)
+    return run(project, folder, console=console or Console(quiet=True))
+
+
+def federate(
+    model: Any, data: Any, *, console: Console | None = None, **sections: Any
+) -> LoadedRun:
+    """Trains a Keras model on a table whose rows belong to different clients.
+
+    The same run as ``simulate``, with objects in place of files.
+
+    Args:
+      model: A built Keras model (its weights are where training starts), or a
+        ``fedtrain.Model``.
+      data: A pandas DataFrame, or a ``DataSplit``.
+      console: Where progress is shown; nowhere by default.
+      **sections: The sections and keys of a project file: ``seed=1``,
+        ``rounds={"num_rounds": 20}``, ``client={...}``, ``privacy={...}``;
+        ``data_keys={"label": "outcome", "client": "hospital"}`` is ``[data]``.
+
+    Returns:
+      The finished run: weights, ``keras_model()``, history and privacy report.
+    """
+    keys: Mapping[str, Any] = sections.pop("data_keys", {})
+    tables = {
+        "name": "run",
+        "data": {"path": "a table in memory", **keys},
+        "model": {"path": "model.json"},
+        **sections,
+    }
+    config = checked_config(tables, file="federate(...)")
+    project = build(config, folder=Path(), model=model, data=data)
+    folder = start_run(project)
+    run(project, folder, console=console or Console(quiet=True))
+    return load_run(folder.path)
