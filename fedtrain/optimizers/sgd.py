@@ -24,7 +24,9 @@ def sgd(
       momentum: In [0, 1); 0 keeps no velocity.
       weight_decay: Added to the gradient as ``weight_decay * weights``.
     """
-    validate.non_negative(momentum=momentum, weight_decay=weight_decay)
+    validate.non_negative(weight_decay=weight_decay)
+    if momentum != 0:
+        validate.probability(momentum=momentum)
     if not callable(learning_rate):
         validate.positive(learning_rate=learning_rate)
 

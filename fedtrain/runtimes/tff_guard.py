@@ -45,8 +45,8 @@ def main(binary: str, socket_path: str) -> None:
         stdout=sys.stderr,
         preexec_fn=_die_with_parent,
     )
-    for target, argument in [(_end_with_input, worker), (_accept, (listener, port))]:
-        threading.Thread(target=target, args=(argument,), daemon=True).start()
+    threading.Thread(target=_end_with_input, args=(worker,), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, port), daemon=True).start()
     os.write(1, b"isolated\n" if isolated else b"open %d\n" % port)
     worker.wait()
     if _INPUT_ENDED.is_set():
@@ -82,8 +82,7 @@ def _end_with_input(worker: "subprocess.Popen[bytes]") -> None:
     worker.kill()
 
 
-def _accept(listener_and_port: tuple[socket.socket, int]) -> None:
-    listener, port = listener_and_port
+def _accept(listener: socket.socket, port: int) -> None:
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=_relay, args=(connection, port), daemon=True).start()
