@@ -93,6 +93,7 @@ class ReportData:
       comparison_metric: What ``comparison`` compares.
       label_counts: Labels by client; only on public data.
       client_accuracy: Accuracy by client; only on public data.
+      client_metric: What ``client_accuracy`` really holds, if not accuracy.
       privacy_statement: The guarantee in words; required where an epsilon is shown.
       privacy_badge: ``"Simulated"``, ``"NOT A RELEASE"``, ...
       privacy_report: The whole privacy report, as in its JSON file.
@@ -109,6 +110,7 @@ class ReportData:
     comparison_metric: str = "test accuracy"
     label_counts: LabelCounts | None = None
     client_accuracy: Mapping[str, float] | None = None
+    client_metric: str = "accuracy"
     privacy_statement: str | None = None
     privacy_badge: str = ""
     privacy_report: Mapping[str, Any] | None = None
