@@ -1,3 +1,4 @@
+import doctest
 import re
 from pathlib import Path
 
@@ -36,3 +37,10 @@ def test_the_runtime_page_agrees_with_plain_python(algorithm):
     expected = EagerRuntime().run_round(*given).state.weights.trainable[0]["kernel"]
     actual = runtime.run_round(*given).state.weights.trainable[0]["kernel"]
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_what_the_calibration_page_prints_is_true():
+    page = ROOT / "docs/how-to/calibrate-noise.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 0
+    assert failed == 0
