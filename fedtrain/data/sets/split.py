@@ -5,18 +5,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedtrain.core import seeds
+from fedtrain.core import seeds, validate
+from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Array, Examples
 from fedtrain.data.partition import (
     Partition,
     grouped,
+    host_seed,
     label_numbers,
     natural,
     partitioned,
 )
 
-Task = Literal["classification", "next_token"]
+Task = Literal["classification", "regression", "next_token"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,11 +30,11 @@ class DataSplit:
       test: Held-out rows, pooled; they do not depend on the seed.
       test_clients: Held-out rows by client, where that means something. Their ids are
         those of training clients, or new ones (MNIST by writer).
-      num_classes: Labels are integers from 0 to ``num_classes - 1``.
+      num_classes: Labels are integers from 0 to ``num_classes - 1``; 1 for a number.
       label_names: By label; empty where the numbers say it all.
       feature_names: By column of float vectors; empty for images and text.
-      task: ``"classification"``: one label a row; ``"next_token"``: int labels
-        [rows, time] where 0 is padding.
+      task: ``"classification"``: one label a row; ``"regression"``: one number;
+        ``"next_token"``: int labels [rows, time] where 0 is padding.
       source: Where the data come from, and their licence.
       info: Further facts.
     """
@@ -85,6 +87,49 @@ def partitioned_split(
         if train.labels.ndim == 1
         else None,
         **facts,
+    )
+
+
+def own_split(
+    dataset: FederatedDataset, *, test_fraction: float, seed: seeds.Seed | int
+) -> DataSplit:
+    """Holds out a share of every client's rows of a user's own data set.
+
+    Args:
+      dataset: As read; its ``info`` says what the labels are.
+      test_fraction: Share of each client's rows, rounded down, that is held out.
+      seed: Draws the rows.
+    """
+    validate.probability(test_fraction=test_fraction)
+    random = seeds.generator(seeds.derive(host_seed(seed), "own_split", dataset.name))
+    sizes = dataset.num_examples()
+    is_test = np.concatenate(
+        [random.permutation(size) < int(test_fraction * size) for size in sizes]
+    ).astype(bool)
+    test = _chosen(dataset, is_test)
+    return split_of(
+        _chosen(dataset, ~is_test), replace(test, name=f"{dataset.name}_test")
+    )
+
+
+def split_of(train: FederatedDataset, test: FederatedDataset) -> DataSplit:
+    """A split of two data sets that were read with the same schema."""
+    hashes = [dataset.info.get("schema_sha256") for dataset in (train, test)]
+    if hashes[0] != hashes[1]:
+        raise DataError(
+            f"{train.name} and {test.name} were read with different schemas; read the "
+            "second with schema=schema_of(first)."
+        )
+    info = train.info
+    labels = train.examples.labels
+    return DataSplit(
+        train=train,
+        test=test.examples,
+        test_clients=test,
+        num_classes=info.get("num_classes") or _num_classes(labels),
+        label_names=tuple(info.get("label_names", ())),
+        feature_names=tuple(info.get("feature_names", ())),
+        task=_task(labels),
     )
 
 
@@ -155,6 +200,25 @@ def held_out(
     return examples.take(np.flatnonzero(~is_test)), examples.take(
         np.flatnonzero(is_test)
     )
+
+
+def _chosen(dataset: FederatedDataset, chosen: Array) -> FederatedDataset:
+    before = np.concatenate([[0], np.cumsum(chosen)])
+    return replace(
+        dataset,
+        examples=dataset.examples.take(np.flatnonzero(chosen)),
+        offsets=before[dataset.offsets].astype(np.int64),
+    )
+
+
+def _task(labels: Array) -> Task:
+    if labels.ndim > 1:
+        return "next_token"
+    return "classification" if labels.dtype.kind in "iu" else "regression"
+
+
+def _num_classes(labels: Array) -> int:
+    return int(labels.max()) + 1 if labels.dtype.kind in "iu" else 1
 
 
 def _label_counts(train: FederatedDataset) -> Any:

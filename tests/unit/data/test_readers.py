@@ -1,0 +1,179 @@
+import gzip
+
+import fsspec
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy
+import tensorflow as tf
+
+from fedtrain.core.errors import ConfigError, DataError
+from fedtrain.data.packed import pack
+from fedtrain.data.readers import from_dataframe, read
+from fedtrain.data.readers.hdf5 import clients
+from fedtrain.data.sets import own_split
+from fedtrain.data.tabular import schema_of
+
+
+def frame():
+    return pd.DataFrame(
+        {
+            "bank": ["007", "1", "007", "1"],
+            "age": [20.0, 40.0, 60.0, 80.0],
+            "job": ["cook", "nurse", "cook", "judge"],
+            "default": [0, 1, 0, 1],
+            "customer": [5, 6, 5, 7],
+            "w": [1.0, 2.0, 1.0, 2.0],
+        }
+    )
+
+
+ROLES = {"label": "default", "client": "bank", "entity": "customer", "weight": "w"}
+
+
+def write(kind, folder):
+    path = str(folder / f"loans.{kind}")
+    options = {}
+    if kind == "csv.gz":
+        frame().to_csv(path, index=False)
+    elif kind == "parquet":
+        pytest.importorskip("pyarrow", exc_type=ImportError)
+        frame().to_parquet(path)
+    elif kind == "npz":
+        columns = {name: frame()[name].to_numpy() for name in frame()}
+        np.savez(
+            path,
+            **{
+                n: v.astype(str) if v.dtype == object else v for n, v in columns.items()
+            },
+        )
+    elif kind == "tfrecord":
+        with tf.io.TFRecordWriter(path) as writer:
+            for row in frame().to_dict("records"):
+                writer.write(example(row))
+    elif kind == "sql":
+        path = f"sqlite:///{folder}/loans.db"
+        engine = sqlalchemy.create_engine(path)
+        frame().to_sql("loans", engine, index=False)
+        engine.dispose()
+        options = {"query": "select * from loans"}
+    return path, options
+
+
+def example(row):
+    def feature(value):
+        if isinstance(value, str):
+            return tf.train.Feature(
+                bytes_list=tf.train.BytesList(value=[value.encode()])
+            )
+        if isinstance(value, float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+    features = {name: feature(value) for name, value in row.items()}
+    return tf.train.Example(
+        features=tf.train.Features(feature=features)
+    ).SerializeToString()
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "parquet", "npz", "tfrecord", "sql"])
+def test_every_format_gives_the_same_rows(kind, tmp_path):
+    source, options = write(kind, tmp_path)
+    dataset = read(source, **ROLES, **options)
+    expected = from_dataframe(frame(), **ROLES)
+    assert list(dataset.client_ids) == ["007", "1"]
+    assert dataset.sensitivity == "private"
+    assert np.array_equal(dataset.offsets, [0, 2, 4])
+    assert np.array_equal(dataset.examples.features, expected.examples.features)
+    assert np.array_equal(dataset.examples.labels, [0, 0, 1, 1])
+    assert np.array_equal(dataset.examples.weights, [1, 1, 2, 2])
+    assert dataset.client(0).entity_ids.tolist() == [0, 0]
+
+
+def test_a_url_of_another_filesystem(tmp_path):
+    with fsspec.open("memory://folder/loans.csv", "w") as file:
+        frame().to_csv(file, index=False)
+    assert read("memory://folder/loans.csv", **ROLES).num_clients == 2
+    with pytest.raises(DataError, match=r"memory://folder/none\.csv"):
+        read("memory://folder/none.csv", **ROLES)
+    with pytest.raises(DataError, match="nowhere"):
+        read("nowhere://folder/none.csv", **ROLES)
+
+
+def test_each_file_is_a_client_and_empty_ones_are_kept(tmp_path):
+    for bank, rows in frame().groupby("bank"):
+        rows.drop(columns="bank").to_csv(tmp_path / f"bank_{bank}.csv", index=False)
+    frame().drop(columns="bank")[:0].to_csv(tmp_path / "bank_new.csv", index=False)
+    dataset = read(tmp_path / "*.csv", label="default", features=["age", "job"])
+    assert list(dataset.client_ids) == ["bank_007", "bank_1", "bank_new"]
+    assert dataset.num_examples().tolist() == [2, 2, 0]
+
+
+def test_a_second_file_is_held_to_the_first_ones_schema(tmp_path):
+    frame().to_csv(tmp_path / "first.csv", index=False)
+    dataset = read(tmp_path / "first.csv", **ROLES)
+    schema_of(dataset).save(tmp_path / "schema.json")
+    other = frame()[1:]
+    other.loc[1, "job"] = "pilot"
+    other.to_csv(tmp_path / "second.csv", index=False)
+    with pytest.raises(DataError, match=r"second: client '1', row 0 .*'pilot'"):
+        read(tmp_path / "second.csv", schema=tmp_path / "schema.json")
+    with pytest.raises(ConfigError, match="label='age', but the schema says 'default'"):
+        read(tmp_path / "first.csv", schema=schema_of(dataset), label="age")
+
+
+def test_tffs_hdf5_is_read_by_client(tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        for client_id, start in (("x", 0), ("y", 2)):
+            group = file.create_group(f"examples/{client_id}")
+            group["pixels"] = np.arange(8, dtype=np.float32).reshape(2, 4) + start
+            group["label"] = np.array([start, start + 1], np.int32)
+    dataset = read(tmp_path / "data.h5", label="label")
+    assert list(dataset.client_ids) == ["x", "y"]
+    assert dataset.client(1).features.tolist() == [[2, 3, 4, 5], [6, 7, 8, 9]]
+    assert [client_id for client_id, _ in clients(str(tmp_path / "data.h5"))] == [
+        *("x", "y")
+    ]
+
+
+def test_a_packed_folder_keeps_its_schema(tmp_path):
+    dataset = from_dataframe(frame(), **ROLES)
+    pack(dataset, tmp_path / "packed")
+    opened = read(tmp_path / "packed")
+    assert schema_of(opened) == schema_of(dataset)
+
+
+def test_rows_are_held_out_in_every_client():
+    split = own_split(from_dataframe(frame(), **ROLES), test_fraction=0.5, seed=0)
+    assert split.train.num_examples().tolist() == [1, 1]
+    assert split.test_clients.num_examples().tolist() == [1, 1]
+    assert split.num_classes == 2
+    assert split.label_names == ("0", "1")
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "bad.npz", labels=np.array([{}, {}], object))
+    with pytest.raises(DataError, match="not a usable npz"):
+        read(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("none.csv", {"label": "y"}, "none.csv' cannot be read"),
+        ("data.bin", {"label": "y"}, "format of .* is not known"),
+        ("*.csv", {"label": "y"}, "No file matches"),
+        ("a.csv.gz", {"label": "z"}, "no column 'z'; there are: x, y"),
+        ("a.csv.gz", {}, "label is needed: .* one of x, y"),
+        ("a.csv.gz", {"label": "y", "sheet": 1}, "no option 'sheet'"),
+        ("a.csv.gz", {"label": "y", "format": "xls"}, "format must be one of"),
+        ("a.csv.gz", {"label": "y", "format": "hdf5"}, "not an HDF5 file"),
+        ("a.csv.gz", {"label": "y", "format": "tfrecord"}, "not a file of tf.train"),
+    ],
+)
+def test_unusable_sources_say_why(tmp_path, name, options, message):
+    with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
+        file.write("x,y\n1,0\n2,1\n")
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path / name, **options)
