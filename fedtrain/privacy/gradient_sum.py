@@ -1,0 +1,137 @@
+"""DP-FedSGD: a contribution is one Poisson batch's sum of clipped gradients.
+
+With the noise on the server's sum, a row (or a customer) is protected only if its
+effect on that sum is bounded. Clipping a client's whole update would bound the client;
+so each unit's gradient is clipped and one round is one step.
+
+Source: McMahan et al. (2018), DP-FedSGD, with units inside clients.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from fedtrain.aggregation.aggregator import Aggregator, chain
+from fedtrain.aggregation.mean import mean_over_expected_cohort
+from fedtrain.client_work.client_work import (
+    Broadcast,
+    ClientInput,
+    ClientWork,
+    Contribution,
+    stateless,
+)
+from fedtrain.core import nests, validate
+from fedtrain.core.errors import PrivacyError
+from fedtrain.core.mechanism import Mechanism
+from fedtrain.models.model import Batch, Model
+from fedtrain.privacy import events
+from fedtrain.privacy.dp_sgd import (
+    RowUnit,
+    clipped_gradient_sum,
+    refuse_mixing_layers,
+    row_batching,
+)
+from fedtrain.privacy.gaussian import noise_on_bounded_sum
+
+
+class _Carry(NamedTuple):
+    message: Any
+    seed: Any
+    total: Any
+
+
+def private_gradient_sum(  # noqa: PLR0913 - one number for each term of the promise
+    model: Model,
+    *,
+    clipping_norm: float,
+    noise_multiplier: float,
+    sampling_rate: float,
+    expected_count: float,
+    unit: RowUnit = "example",
+    max_rows_per_entity: int = 1,
+    max_clients_per_entity: int = 1,
+    local_steps: int = 1,
+) -> tuple[ClientWork, Aggregator]:
+    """Client work and aggregator of DP-FedSGD (trust ``central``).
+
+    Args:
+      model: What is trained; layers that mix rows are refused.
+      clipping_norm: L2 bound on the gradient of one row (or the sum of an entity's).
+      noise_multiplier: Noise on the cohort's sum, over ``clipping_norm``.
+      sampling_rate: Of the rows (or entities) of each client: a public constant.
+      expected_count: Public denominator: expected units in the cohort's batches.
+      unit: ``"example"`` or ``"entity"``.
+      max_rows_per_entity: Rows of an entity that a step uses at most.
+      max_clients_per_entity: Clients at which one entity may have rows.
+      local_steps: Must be 1.
+
+    Raises:
+      PrivacyError: With more local steps, or a model that mixes rows.
+    """
+    _refuse_local_steps(local_steps, unit)
+    refuse_mixing_layers(model, unit)
+    validate.positive(clipping_norm=clipping_norm, noise_multiplier=noise_multiplier)
+    mechanism = Mechanism(
+        name="gaussian_on_gradient_sum",
+        unit=unit,
+        trust="central",
+        clipping_norm=clipping_norm,
+        noise_multiplier=noise_multiplier,
+        noise_stddev_on_sum=noise_multiplier * clipping_norm,
+        dp_event=events.mixture(
+            noise_multiplier, sampling_rate, max_clients_per_entity
+        ),
+        details=(
+            ("sampling_rate", sampling_rate),
+            ("max_clients_per_entity", max_clients_per_entity),
+        ),
+    )
+    batching = row_batching(unit, sampling_rate, 1, max_rows_per_entity)
+    work = _gradient_sum(model, batching, mechanism, max_rows_per_entity)
+    aggregator = chain(
+        mean_over_expected_cohort(expected_count), noise_on_bounded_sum(mechanism)
+    )
+    return work, aggregator
+
+
+def _gradient_sum(
+    model: Model, batching: Any, mechanism: Mechanism, max_rows_per_entity: int
+) -> ClientWork:
+    def start(message: Broadcast, client: ClientInput) -> _Carry:
+        zero = nests.zeros_like(message.weights.trainable)
+        return _Carry(message, client.seed, zero)
+
+    def step(carry: _Carry, batch: Batch) -> _Carry:
+        # Assigned, not added to: one batch is all that the noise accounts for.
+        total, _ = clipped_gradient_sum(
+            model,
+            carry.message.weights,
+            batch,
+            carry.seed,
+            mechanism,
+            max_rows_per_entity,
+        )
+        return carry._replace(total=total)
+
+    def finish(message: Broadcast, carry: _Carry) -> tuple[Contribution, Any]:
+        update = message.weights._replace(
+            trainable=carry.total, state=nests.zeros_like(message.weights.state)
+        )
+        return Contribution(update, tf.constant(0.0), {}), ()
+
+    return ClientWork(
+        batching=batching,
+        init_state=stateless,
+        start=start,
+        step=step,
+        finish=finish,
+    )
+
+
+def _refuse_local_steps(local_steps: int, unit: RowUnit) -> None:
+    if local_steps != 1:
+        raise PrivacyError(
+            f"local_steps is {local_steps}: with the noise on the server's sum, only "
+            f"one step of clipped gradients bounds one {unit}'s effect. Use "
+            "local_steps = 1, or trust = 'local' (dp_sgd) for more."
+        )

@@ -1,0 +1,26 @@
+"""DP-FedSGD as a round: rows or entities protected, the server adds the noise."""
+
+from typing import Any
+
+from fedtrain.models.model import Model
+from fedtrain.optimizers.optimizer import Optimizer
+from fedtrain.privacy.gradient_sum import private_gradient_sum
+from fedtrain.rounds.round import Round, averaging_round
+
+
+def dp_fed_sgd(model: Model, server_optimizer: Optimizer, **options: Any) -> Round:
+    """One noised step over the batches of a cohort (unit example or entity).
+
+    Args:
+      model: What is trained.
+      server_optimizer: Takes the noised mean of clipped gradients.
+      **options: Of ``private_gradient_sum``: ``clipping_norm``, ``noise_multiplier``,
+        ``sampling_rate``, ``expected_count``, ``unit`` and so on.
+    """
+    work, aggregator = private_gradient_sum(model, **options)
+    return averaging_round(
+        work,
+        aggregator=aggregator,
+        server_optimizer=server_optimizer,
+        name="dp_fed_sgd",
+    )
