@@ -22,7 +22,11 @@ from fedtrain.rounds.report import OnRound, RoundReport
 from fedtrain.rounds.round import ServerState
 from fedtrain.tracking.statement import require_statement
 
-SHOWN_METRICS = ("loss", "accuracy", "test_loss", "test_accuracy")
+# Of each line the first that a round has: a bar must fit on a terminal of 80 columns.
+SHOWN_METRICS = (
+    ("loss", "test_loss"),
+    ("test_accuracy", "accuracy", "test_roc_auc"),
+)
 
 
 @contextmanager
@@ -62,11 +66,14 @@ def progress(
 
 def describe(report: RoundReport) -> str:
     """The figures of a round in a few words, such as ``loss 0.412  epsilon 3.10``."""
-    metrics = report.metrics
+    shown = [
+        next((name for name in names if name in report.metrics), None)
+        for names in SHOWN_METRICS
+    ]
     parts = [
-        f"{name.replace('_', ' ')} {metrics[name]:.4g}"
-        for name in SHOWN_METRICS
-        if name in metrics
+        f"{name.replace('_', ' ')} {report.metrics[name]:.4g}"
+        for name in shown
+        if name is not None
     ]
     if report.spent_epsilon is not None:
         parts.append(f"epsilon {report.spent_epsilon:.3g}")
@@ -107,7 +114,7 @@ def _advance(
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
