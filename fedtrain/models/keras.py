@@ -1,7 +1,7 @@
 """A user's Keras model as a ``Model``: functions of its weights, for Keras 2 and 3.
 
-The Keras object itself stays usable: ``fit``, ``predict`` and ``save`` work as before on
-its own variables, which training here never touches. ``assign`` writes weights back.
+The Keras object itself stays usable: ``fit``, ``predict`` and ``save`` work as before
+on its own variables, which training here never touches. ``assign`` writes weights back.
 
 What is refused, with the way out: several outputs, losses that depend on the rows
 (``add_loss``, ``activity_regularizer``), variables that are no weights, and random
@@ -213,9 +213,9 @@ def _check_built(model: Any) -> None:
 
 def _compiled_metrics(model: Any) -> Any:
     for name in ("compiled_metrics", "_compile_metrics"):
-        compiled = getattr(model, name, None)
-        if getattr(compiled, "_user_metrics", None):
-            return compiled._user_metrics
+        named = getattr(getattr(model, name, None), "_user_metrics", None)
+        if named:
+            return named
     return None
 
 

@@ -19,6 +19,7 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.models.keras_trace import Call
 
 _ACTIVE = threading.local()
+_Base: Any = object  # in truth the class whose instances are swapped
 
 
 def variables(model: Any) -> tuple[list[Any], list[Any]]:
@@ -26,10 +27,9 @@ def variables(model: Any) -> tuple[list[Any], list[Any]]:
     trainable = [_plain(variable) for variable in model.trainable_variables]
     others = [_plain(variable) for variable in model.non_trainable_variables]
     for variable in [*trainable, *others]:
-        if not isinstance(variable, SwappedVariable):
-            variable.__class__ = _swapped(type(variable))
+        _swap(variable, SwappedVariable)
     for generator in _generators(model):
-        generator.__class__ = _swapped_generator(type(generator))
+        _swap(generator, SwappedGenerator)
     return trainable, others
 
 
@@ -91,7 +91,7 @@ def current_frame() -> Frame | None:
     return getattr(_ACTIVE, "frame", None)
 
 
-class SwappedVariable:
+class SwappedVariable(_Base):
     """What a variable does inside a frame; the original class does the rest."""
 
     def value(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,12 +109,10 @@ class SwappedVariable:
     def _read_variable_op(self, *args: Any, **kwargs: Any) -> Any:
         return _frame_value(self, super(), "_read_variable_op", args, kwargs)
 
-    def _dense_var_to_tensor(
-        self, dtype: Any = None, name: Any = None, as_ref: bool = False
-    ) -> Any:
+    def _dense_var_to_tensor(self, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         value = _held(self)
         if value is None:
-            return super()._dense_var_to_tensor(dtype, name, as_ref)
+            return super()._dense_var_to_tensor(dtype, *args, **kwargs)
         if dtype is not None and not tf.as_dtype(dtype).is_compatible_with(value.dtype):
             return NotImplemented
         return value
@@ -135,23 +133,24 @@ class SwappedVariable:
 
     def assign(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Writes to the frame."""
-        if _held(self) is None:
+        frame = _frame_of(self)
+        if frame is None:
             return super().assign(value, *args, **kwargs)
-        return current_frame().write(self, value)
+        return frame.write(self, value)
 
     def assign_add(self, delta: Any, *args: Any, **kwargs: Any) -> Any:
         """Writes to the frame."""
-        held = _held(self)
-        if held is None:
+        frame = _frame_of(self)
+        if frame is None:
             return super().assign_add(delta, *args, **kwargs)
-        return current_frame().write(self, held + tf.cast(delta, held.dtype))
+        return frame.write(self, _held(self) + tf.cast(delta, self.dtype))
 
     def assign_sub(self, delta: Any, *args: Any, **kwargs: Any) -> Any:
         """Writes to the frame."""
-        held = _held(self)
-        if held is None:
+        frame = _frame_of(self)
+        if frame is None:
             return super().assign_sub(delta, *args, **kwargs)
-        return current_frame().write(self, held - tf.cast(delta, held.dtype))
+        return frame.write(self, _held(self) - tf.cast(delta, self.dtype))
 
     @property
     def handle(self) -> Any:
@@ -161,7 +160,7 @@ class SwappedVariable:
         return super().handle
 
 
-class SwappedGenerator:
+class SwappedGenerator(_Base):
     """What a layer's random generator does inside a frame."""
 
     def dropout(self, inputs: Any, rate: Any, noise_shape: Any = None) -> Any:
@@ -202,9 +201,14 @@ class SwappedGenerator:
         return frame.next_seed()
 
 
-def _held(variable: Any) -> Any:
+def _frame_of(variable: Any) -> Frame | None:
     frame = current_frame()
-    return None if frame is None else frame.values.get(id(variable))
+    return frame if frame and id(variable) in frame.values else None
+
+
+def _held(variable: Any) -> Any:
+    frame = _frame_of(variable)
+    return None if frame is None else frame.values[id(variable)]
 
 
 def _frame_value(
@@ -233,19 +237,15 @@ def _generators(model: Any) -> list[Any]:
     found = [
         value for layer in model._flatten_layers() for value in vars(layer).values()
     ]
-    return [
-        value
-        for value in found
-        if hasattr(value, "make_legacy_seed")
-        and not isinstance(value, SwappedGenerator)
-    ]
+    return [value for value in found if hasattr(value, "make_legacy_seed")]
+
+
+def _swap(instance: Any, replacement: type) -> None:
+    kind: Any = type(instance)
+    if not issubclass(kind, replacement):
+        instance.__class__ = _subclass(kind, replacement)
 
 
 @functools.cache
-def _swapped(original: type) -> type:
-    return type(original)(original.__name__, (SwappedVariable, original), {})
-
-
-@functools.cache
-def _swapped_generator(original: type) -> type:
-    return type(original.__name__, (SwappedGenerator, original), {})
+def _subclass(original: Any, replacement: Any) -> Any:
+    return type(original)(original.__name__, (replacement, original), {})

@@ -188,11 +188,12 @@ def _class_table(class_weights: Mapping[int, float] | None, kind: str) -> Any:
             "class_weights needs a classification loss (cross-entropy) to know which "
             "class a row has; use the rows' own weights instead."
         )
-    if sorted(class_weights) != list(range(len(class_weights))):
+    classes = sorted(class_weights)
+    if classes != list(range(len(classes))):
         raise ConfigError(
-            f"class_weights must name every class from 0 on, got {sorted(class_weights)}."
+            f"class_weights must name every class from 0 on, got {classes}."
         )
-    return np.array([class_weights[i] for i in sorted(class_weights)], np.float64)
+    return np.array([class_weights[i] for i in classes], np.float64)
 
 
 def _flat(metrics: Any) -> Iterable[Any]:
