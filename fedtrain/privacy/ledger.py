@@ -1,0 +1,272 @@
+"""The privacy ledger: what was spent, written down before it is released.
+
+One JSON line for each charge, each holding the hash of the line before it. A charge is
+written and fsynced while a lock is held, so several runs may share a ledger; it counts
+once for a given run, round, attempt and input. Private data has one ledger for each
+data set, public data one for each run.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fedtrain.core.errors import ConfigError, LedgerError
+from fedtrain.core.mechanism import Unit
+from fedtrain.privacy import events
+from fedtrain.privacy.spending import Spending
+
+GENESIS = "0" * 64
+_LOCK_TIMEOUT_S = 60.0
+_REPAIR = "Run `fedtrain ledger repair` to charge the worst case for what is missing."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """One entry: who spent what, and why.
+
+    Attributes:
+      run: The run's id.
+      round_number: From 0.
+      attempt: From 0; a retried round with other survivors is another attempt.
+      input_hash: Of everything that decides what the release will be.
+      unit: Whose privacy the events speak of.
+      counts: What one unit of each charged client spends, as counted events.
+      clients: The clients that spend it; None for all of them.
+      note: For a reader.
+    """
+
+    run: str
+    round_number: int
+    attempt: int
+    input_hash: str
+    unit: Unit
+    counts: events.Counts
+    clients: tuple[str, ...] | None
+    note: str = "round"
+
+    @property
+    def key(self) -> tuple[str, int, int, str, str]:
+        """What makes a charge the same one."""
+        return (
+            self.run, self.round_number, self.attempt, self.input_hash, self.note,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "run": self.run,
+            "round": self.round_number,
+            "attempt": self.attempt,
+            "input_hash": self.input_hash,
+            "unit": self.unit,
+            "events": events.to_json(self.counts),
+            "clients": None if self.clients is None else list(self.clients),
+            "note": self.note,
+        }
+
+
+class Ledger:
+    """An append-only, hash-chained file of charges, and what they add up to.
+
+    Args:
+      path: The file; it and its folder are made at the first charge.
+
+    Raises:
+      LedgerError: If the file is damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.spending = Spending()
+        self._hashes: list[str] = []
+        self._keys: set[Any] = set()
+        self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._covered = 0
+        self._size = 0
+        self._read_new()
+
+    def head(self) -> dict[str, Any]:
+        """The number of entries and the hash of the last one."""
+        return {
+            "length": len(self._hashes),
+            "hash": self._hashes[-1] if self._hashes else GENESIS,
+        }
+
+    def rounds_of(self, run: str, client: str) -> set[int]:
+        """The rounds of ``run`` that ``client`` was charged for by itself."""
+        return set(self._rounds.get((run, client), ()))
+
+    def expect(self, head: Mapping[str, Any]) -> None:
+        """Raises LedgerError unless the ledger still holds all that ``head`` counts."""
+        self._read_new()
+        length, found = int(head["length"]), len(self._hashes)
+        if length <= self._covered:
+            return
+        if length > found:
+            raise LedgerError(
+                f"{self.path} has {found} entries, but a checkpoint remembers {length}:"
+                f" the ledger was shortened. {_REPAIR}"
+            )
+        if length and self._hashes[length - 1] != head["hash"]:
+            raise LedgerError(
+                f"{self.path}: entry {length} is not the one that a checkpoint "
+                f"remembers; the ledger was replaced. {_REPAIR}"
+            )
+
+    def charge(
+        self, charge: Charge, *, allowed: Callable[[Spending], None] | None = None
+    ) -> bool:
+        """Writes ``charge`` to disk; False where it was there already.
+
+        Args:
+          charge: What is about to be released.
+          allowed: Called, under the lock, with the spending that would result; raises
+            to refuse, and then nothing is written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S):
+                return self._charge(charge, allowed)
+        except Timeout as error:
+            raise LedgerError(
+                f"{self.path} was locked by another run for {_LOCK_TIMEOUT_S:g} s; "
+                "wait for it to end."
+            ) from error
+
+    def _charge(
+        self, charge: Charge, allowed: Callable[[Spending], None] | None
+    ) -> bool:
+        self._read_new()
+        if charge.key in self._keys:
+            return False
+        if allowed is not None:
+            allowed(self.spending.after(charge.unit, charge.counts, charge.clients))
+        append_line(self.path, sealed(charge.to_json(), self.head()["hash"]))
+        self._read_new()
+        return True
+
+    def _read_new(self) -> None:
+        """Takes in the entries that this or another run has appended since."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < self._size:
+            raise LedgerError(f"{self.path} has become shorter. {_REPAIR}")
+        if size == self._size:
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._size)
+            new = file.read(size - self._size)
+        for line in complete_lines(new, self.path):
+            self._take_in(line)
+        self._size = size
+
+    def _take_in(self, line: bytes) -> None:
+        previous = self._hashes[-1] if self._hashes else GENESIS
+        entry = checked_entry(line, previous)
+        if entry is None:
+            raise LedgerError(
+                f"{self.path}: entry {len(self._hashes) + 1} is damaged. {_REPAIR}"
+            )
+        charge = charge_from_json(entry)
+        self.spending.add(charge.unit, charge.counts, charge.clients)
+        self._keys.add(charge.key)
+        for client in charge.clients or ():
+            self._rounds[charge.run, client].add(charge.round_number)
+        self._hashes.append(entry["hash"])
+        self._covered = max(self._covered, int(entry.get("covers_length", 0)))
+
+
+def ledger_path(
+    *, dataset_name: str, is_private: bool, run_dir: Path | str | None = None
+) -> Path:
+    """Where the ledger lies: by data set for private data, in the run for public.
+
+    Private data's ledgers are in ``$FEDTRAIN_STATE_DIR/ledgers``, by default under
+    ``$XDG_STATE_HOME/fedtrain`` or ``~/.local/state/fedtrain``.
+    """
+    if not is_private:
+        if run_dir is None:
+            raise ConfigError(
+                "run_dir is needed: public data has a ledger for each run."
+            )
+        return Path(run_dir) / "ledger.jsonl"
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get("FEDTRAIN_STATE_DIR") or Path(base) / "fedtrain"
+    readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset_name)
+    digest = hashlib.sha256(dataset_name.encode()).hexdigest()[:8]
+    return Path(state) / "ledgers" / f"{readable[:60]}-{digest}.jsonl"
+
+
+def charge_from_json(entry: Mapping[str, Any]) -> Charge:
+    """A charge from what ``to_json`` gave."""
+    clients: Sequence[str] | None = entry["clients"]
+    return Charge(
+        run=entry["run"],
+        round_number=entry["round"],
+        attempt=entry["attempt"],
+        input_hash=entry["input_hash"],
+        unit=entry["unit"],
+        counts=Counter(events.from_json(entry["events"])),
+        clients=None if clients is None else tuple(clients),
+        note=entry["note"],
+    )
+
+
+def sealed(entry: Mapping[str, Any], previous: str) -> dict[str, Any]:
+    """``entry`` with the hash before it and its own."""
+    chained = {**entry, "previous": previous}
+    return {**chained, "hash": _digest(chained)}
+
+
+def checked_entry(line: bytes, previous: str | None) -> dict[str, Any] | None:
+    """The entry of a line, or None if it is damaged or does not follow ``previous``."""
+    try:
+        entry = json.loads(line)
+        given = entry.pop("hash")
+        intact = given == _digest(entry)
+        follows = previous is None or entry["previous"] == previous
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return {**entry, "hash": given} if intact and follows else None
+
+
+def complete_lines(content: bytes, path: Path) -> list[bytes]:
+    """Lines without their ends; raises LedgerError where the last one is torn."""
+    *lines, rest = content.split(b"\n")
+    if rest:
+        raise LedgerError(f"{path}: the last entry is incomplete. {_REPAIR}")
+    return lines
+
+
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Appends one line in one write, and waits until it is on the disk."""
+    is_new = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        line = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        if os.write(handle, line) != len(line):
+            raise LedgerError(f"{path} could not be written to; is the disk full?")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if is_new:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    plain = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(plain.encode()).hexdigest()

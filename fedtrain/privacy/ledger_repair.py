@@ -1,0 +1,159 @@
+"""Repair of a damaged or shortened ledger: what is missing is charged at its worst."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from fedtrain.core.errors import LedgerError
+from fedtrain.core.mechanism import Unit
+from fedtrain.privacy import events
+from fedtrain.privacy.ledger import (
+    GENESIS,
+    Charge,
+    append_line,
+    charge_from_json,
+    checked_entry,
+    sealed,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What a repair did.
+
+    Attributes:
+      kept: Entries that were intact and stay.
+      missing: Entries that were charged anew, at the worst case, to every client.
+      saved_as: The damaged file, kept aside; None where there was none.
+      is_unlimited: Whether nothing was known of the missing entries, so that the data
+        counts as no longer private.
+    """
+
+    kept: int
+    missing: int
+    saved_as: Path | None
+    is_unlimited: bool
+
+
+def repair_ledger(
+    path: Path | str,
+    *,
+    expected_head: Mapping[str, Any] | None = None,
+    worst_event: Any = None,
+    unit: Unit = "example",
+) -> Repair:
+    """Keeps the intact beginning and charges the worst case for the rest.
+
+    Every missing entry is charged to all clients with every event that any readable
+    entry of the file (or ``worst_event``) has at its most, for the finest unit seen:
+    for coarser units the data then counts as no longer private.
+
+    Args:
+      path: The ledger.
+      expected_head: What a checkpoint or report remembers of it.
+      worst_event: What one round of the plan spends, for a ledger that says nothing.
+      unit: Whose privacy ``worst_event`` speaks of.
+
+    Raises:
+      LedgerError: If nothing is damaged or missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=60.0):
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        if lines[-1] == b"":
+            lines.pop()
+        intact = _intact_beginning(lines)
+        missing = _num_missing(len(lines), intact, expected_head)
+        if not missing:
+            raise LedgerError(f"{path}: nothing is damaged or missing.")
+        charge = _worst_charge(lines, missing, worst_event, unit)
+        previous = intact[-1]["hash"] if intact else GENESIS
+        covers = max(len(lines), len(intact) + missing)
+        entry = {**charge.to_json(), "covers_length": covers}
+        saved_as = _replace(path, [*intact, sealed(entry, previous)])
+    return Repair(
+        kept=len(intact),
+        missing=missing,
+        saved_as=saved_as,
+        is_unlimited=events.NonPrivate() in charge.counts,
+    )
+
+
+def _intact_beginning(lines: list[bytes]) -> list[dict[str, Any]]:
+    intact: list[dict[str, Any]] = []
+    for line in lines:
+        entry = checked_entry(line, intact[-1]["hash"] if intact else GENESIS)
+        if entry is None:
+            break
+        intact.append(entry)
+    return intact
+
+
+def _num_missing(
+    num_lines: int,
+    intact: list[dict[str, Any]],
+    expected_head: Mapping[str, Any] | None,
+) -> int:
+    expected = int(expected_head["length"]) if expected_head else 0
+    missing = max(num_lines, expected) - len(intact)
+    if missing == 0 and expected_head and expected:
+        replaced = intact[expected - 1]["hash"] != expected_head["hash"]
+        return expected if replaced else 0
+    return missing
+
+
+def _worst_charge(
+    lines: list[bytes], missing: int, worst_event: Any, unit: Unit
+) -> Charge:
+    readable = [checked_entry(line, None) for line in lines]
+    charges = [charge_from_json(entry) for entry in readable if entry]
+    most: Counter[Any] = Counter()
+    for counts in [charge.counts for charge in charges] + (
+        [events.counted(worst_event)] if worst_event is not None else []
+    ):
+        most |= Counter(counts)
+    if not most:
+        most = Counter([events.NonPrivate()])
+    units: set[Unit] = {charge.unit for charge in charges} or {unit}
+    return Charge(
+        run="repair",
+        round_number=len(lines),
+        attempt=0,
+        input_hash=os.urandom(8).hex(),
+        unit=_finest(units),
+        counts={leaf: num * missing for leaf, num in most.items()},
+        clients=None,
+        note=f"repair: worst case for {missing} missing entries",
+    )
+
+
+def _finest(units: set[Unit]) -> Unit:
+    """A charge for a finer unit counts as not private for a coarser one: the worst."""
+    if "example" in units:
+        return "example"
+    return "entity" if "entity" in units else "client"
+
+
+def _replace(path: Path, entries: list[dict[str, Any]]) -> Path | None:
+    """Puts ``entries`` in the file's place in one step, and keeps the old file."""
+    repaired = path.with_name(f"{path.name}.repaired")
+    repaired.unlink(missing_ok=True)
+    for entry in entries:
+        append_line(repaired, entry)
+    aside = _keep_copy(path) if path.exists() else None
+    repaired.replace(path)
+    return aside
+
+
+def _keep_copy(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    aside.hardlink_to(path)
+    return aside

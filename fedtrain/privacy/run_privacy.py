@@ -1,0 +1,192 @@
+"""What the training loop asks before each round: may it run, and what does it cost?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dp_accounting
+
+from fedtrain.core.errors import BudgetExhaustedError, PrivacyError
+from fedtrain.core.mechanism import Mechanism
+from fedtrain.data.cohorts import CohortSampler
+from fedtrain.privacy import accounting, events
+from fedtrain.privacy.ledger import Charge, Ledger
+from fedtrain.privacy.plan import PrivacyPlan
+from fedtrain.privacy.spending import Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPrivacy:
+    """A run's plan, the mechanisms that keep it, and the ledger that counts.
+
+    Attributes:
+      plan: The promise; its ``target_epsilon`` is the budget of the ledger, so on a
+        ledger that several runs share it bounds them all together.
+      mechanisms: Of the round that is run: ``round_.mechanisms``.
+      sampler: That draws the cohorts.
+      ledger: Where charges go.
+      run_id: The run's name in the ledger.
+      is_private: Whether the data is private; decides how the report calls the run.
+    """
+
+    plan: PrivacyPlan
+    mechanisms: tuple[Mechanism, ...]
+    sampler: CohortSampler
+    ledger: Ledger
+    run_id: str
+    is_private: bool = True
+
+    def __post_init__(self) -> None:
+        """The mechanisms keep the plan, and the sampler keeps the mechanisms' needs."""
+        _check_mechanisms(self.plan, self.mechanisms)
+        _check_sampler(self.plan, self.mechanisms, self.sampler)
+        _refuse_overspending(self)
+
+    @property
+    def amplifies(self) -> bool:
+        """Whether rounds are charged as Poisson-sampled, to every client alike."""
+        return (
+            self.plan.unit == "client"
+            and self.plan.trust == "central"
+            and self.sampler.amplifies
+        )
+
+    def before_round(
+        self, round_number: int, cohort_ids: Sequence[str], input_hash: str
+    ) -> float:
+        """Charges a round; returns the epsilon spent once it has run.
+
+        Args:
+          round_number: From 0.
+          cohort_ids: The clients that take part.
+          input_hash: Of everything that decides what the round releases. The same
+            round with the same input is charged once, however often it is retried.
+
+        Raises:
+          BudgetExhaustedError: If the round would pass the budget; nothing is written
+            and no data may be read.
+          PrivacyError: If the cohort breaks the participation pattern that correlated
+            noise relies on.
+        """
+        _refuse_broken_pattern(self, round_number, cohort_ids)
+        charge = Charge(
+            run=self.run_id,
+            round_number=round_number,
+            attempt=0,
+            input_hash=input_hash,
+            unit=self.plan.unit,
+            counts=events.counted(self.round_event()),
+            clients=None if self.amplifies else tuple(sorted(cohort_ids)),
+        )
+        self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
+        return self._epsilon(self.ledger.spending, accounting.QUICK)
+
+    def round_event(self) -> Any:
+        """What one unit of a charged client spends in a round."""
+        joint = dp_accounting.ComposedDpEvent([m.dp_event for m in self.mechanisms])
+        if self.amplifies:
+            return self.sampler.dp_event(joint, 1)
+        # In a central sum, an entity's clients are in the mechanism's own event.
+        local_entity = self.plan.unit == "entity" and self.plan.trust == "local"
+        copies = self.plan.max_clients_per_entity if local_entity else 1
+        return events.times(joint, copies)
+
+    def spent(self) -> float:
+        """The headline epsilon of everything in the ledger."""
+        return self._epsilon(self.ledger.spending, accounting.FINE)
+
+    def head(self) -> dict[str, Any]:
+        """The ledger's length and head hash, for checkpoints and reports."""
+        return self.ledger.head()
+
+    def expect(self, head: Mapping[str, Any]) -> None:
+        """Raises LedgerError if the ledger lost what a checkpoint remembers."""
+        self.ledger.expect(head)
+
+    def _epsilon(self, spending: Spending, interval: float) -> float:
+        plan = self.plan
+        return spending.epsilon(
+            plan.unit, plan.delta, plan.neighboring_relation, interval=interval
+        )
+
+    def _refuse_beyond_budget(self, after: Spending) -> None:
+        budget = self.plan.target_epsilon
+        if budget is None or self._epsilon(after, accounting.QUICK) <= budget:
+            return
+        epsilon = self._epsilon(after, accounting.FINE)
+        if epsilon > budget:
+            raise BudgetExhaustedError(
+                f"The next round would bring epsilon to {epsilon:.4g}, above the budget"
+                f" of {budget:g} (unit {self.plan.unit}, delta {self.plan.delta:g}; "
+                f"ledger {self.ledger.path}). Nothing was read or released. Raise "
+                "target_epsilon, or plan with more noise or fewer rounds."
+            )
+
+
+def _check_mechanisms(plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]) -> None:
+    if not mechanisms:
+        raise PrivacyError(
+            "The round has no privacy mechanism, so nothing keeps the plan. Use "
+            "dp_sgd(...), gaussian_mechanism(...) or dp_fed_sgd(...)."
+        )
+    for mechanism in mechanisms:
+        if (mechanism.unit, mechanism.trust) != (plan.unit, plan.trust):
+            raise PrivacyError(
+                f"The plan promises unit = {plan.unit!r}, trust = {plan.trust!r}, but "
+                f"the {mechanism.name} mechanism gives {mechanism.unit!r}, "
+                f"{mechanism.trust!r}."
+            )
+
+
+def _check_sampler(
+    plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...], sampler: CohortSampler
+) -> None:
+    needed = max(mechanism.min_separation for mechanism in mechanisms)
+    if sampler.min_separation < needed:
+        raise PrivacyError(
+            f"The {mechanisms[0].name} mechanism needs {needed} rounds between two "
+            f"participations, but the {sampler.name} sampler promises "
+            f"{sampler.min_separation}. Use cyclic_sampler(min_separation={needed})."
+        )
+    claimed = plan.unit == "client" and plan.amplifies
+    if claimed and not sampler.amplifies:
+        raise PrivacyError(
+            f"The plan claims amplification by Poisson sampling, but the {sampler.name}"
+            " sampler does not earn it. Use poisson_sampler(..., "
+            "cohort_is_hidden=True), or plan without amplification."
+        )
+
+
+def _refuse_overspending(privacy: RunPrivacy) -> None:
+    """The mechanisms spend no more in a round than the plan says."""
+    plan = privacy.plan.calibrated()
+    actual, planned = (
+        accounting.epsilon(
+            event, plan.delta, plan.neighboring_relation, interval=accounting.QUICK
+        )
+        for event in (privacy.round_event(), plan.round_event())
+    )
+    if actual > planned * (1.0 + 1e-6) + 1e-9:
+        raise PrivacyError(
+            f"A round spends epsilon {actual:.4g} by its mechanisms, but {planned:.4g} "
+            "by the plan. Make both from the same numbers."
+        )
+
+
+def _refuse_broken_pattern(
+    privacy: RunPrivacy, round_number: int, cohort_ids: Sequence[str]
+) -> None:
+    details = [dict(mechanism.details) for mechanism in privacy.mechanisms]
+    most = min((d.get("max_participations", 0) for d in details), default=0)
+    if not most:
+        return
+    separation = max(mechanism.min_separation for mechanism in privacy.mechanisms)
+    for client in cohort_ids:
+        rounds = privacy.ledger.rounds_of(privacy.run_id, client) - {round_number}
+        too_close = any(abs(round_number - other) < separation for other in rounds)
+        if too_close or len(rounds) >= most:
+            raise PrivacyError(
+                f"Client {client!r} cannot take part in round {round_number}: the "
+                f"correlated noise was made for at most {most} participations, "
+                f"{separation} rounds apart; it was in {sorted(rounds)}."
+            )

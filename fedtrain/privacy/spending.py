@@ -1,0 +1,105 @@
+"""What each client's units have spent, and the largest of it.
+
+Epsilon is kept for each client, because with the noise inside clients (or with a cohort
+that can be seen) a client pays only for the rounds it was in. The headline is the
+largest.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from fedtrain.core.mechanism import Unit
+from fedtrain.privacy import accounting, events
+
+_COARSENESS: dict[Unit, int] = {"example": 0, "entity": 1, "client": 2}
+
+
+class Spending:
+    """Charges added up, for all clients in common and for each by itself."""
+
+    def __init__(self) -> None:
+        self._common: Counter[Any] = Counter()
+        self._by_client: dict[str, frozenset[Any]] = {}
+        self._num_with: Counter[frozenset[Any]] = Counter()
+
+    def add(
+        self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
+    ) -> None:
+        """Adds what one unit of each of ``clients`` spends; None for all clients."""
+        charged = {(_COARSENESS[unit], leaf): num for leaf, num in counts.items()}
+        if clients is None:
+            self._common.update(charged)
+            return
+        for client in clients:
+            before = self._by_client.get(client, frozenset())
+            after = frozenset((Counter(dict(before)) + Counter(charged)).items())
+            self._by_client[client] = after
+            self._num_with[after] += 1
+            self._num_with[before] -= 1
+            if self._num_with[before] <= 0:
+                del self._num_with[before]
+
+    def after(
+        self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
+    ) -> "Spending":
+        """What the spending would be; this one stays as it is."""
+        copy = Spending()
+        copy._common = Counter(self._common)
+        copy._by_client = dict(self._by_client)
+        copy._num_with = Counter(self._num_with)
+        copy.add(unit, counts, clients)
+        return copy
+
+    def largest(self, unit: Unit) -> list[Any]:
+        """Events of the clients that may have spent the most, for one ``unit``.
+
+        A charge for a finer unit says nothing of a coarser one: it is not private then.
+        """
+        candidates = [dict(spent) for spent in self._num_with] or [{}]
+        return [
+            events.joined(_for_unit(self._common + Counter(spent), unit))
+            for spent in _undominated(candidates)
+        ]
+
+    def epsilon(
+        self, unit: Unit, delta: float, relation: str, *, interval: float
+    ) -> float:
+        """The largest epsilon of any client's unit."""
+        return max(
+            accounting.epsilon(event, delta, relation, interval=interval)
+            for event in self.largest(unit)
+        )
+
+    def num_by_client(self) -> dict[str, int]:
+        """How many events each client was charged for by itself."""
+        return {
+            client: sum(dict(spent).values())
+            for client, spent in self._by_client.items()
+        }
+
+    def of_client(self, client: str, unit: Unit) -> Any:
+        """The event of one client's units."""
+        spent = Counter(dict(self._by_client.get(client, frozenset())))
+        return events.joined(_for_unit(self._common + spent, unit))
+
+
+def _for_unit(counts: Counter[Any], unit: Unit) -> Counter[Any]:
+    total: Counter[Any] = Counter()
+    for (coarseness, leaf), num in counts.items():
+        covers = coarseness >= _COARSENESS[unit]
+        total[leaf if covers else events.NonPrivate()] += num
+    return total
+
+
+def _undominated(candidates: list[dict[Any, int]]) -> list[dict[Any, int]]:
+    """Without those of which another has at least as many of every event."""
+    largest: dict[frozenset[Any], dict[Any, int]] = {}
+    several = []
+    for spent in candidates:
+        kind = frozenset(spent)
+        if len(kind) > 1:
+            several.append(spent)
+        elif sum(spent.values()) >= sum(largest.get(kind, {}).values()):
+            largest[kind] = spent
+    return [*largest.values(), *several]
