@@ -18,6 +18,7 @@ import numpy as np
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset, Sensitivity
+from fedtrain.data.dataset_check import check_dataset, check_finite
 from fedtrain.data.examples import Array, Examples
 from fedtrain.data.packed_writer import (
     FORMAT,
@@ -50,10 +51,13 @@ def pack(
       overwrite: Whether a folder that is there may be replaced.
 
     Raises:
-      DataError: If clients differ in arrays, types or shapes, or one comes twice.
+      DataError: If clients differ in arrays, types or shapes, one comes twice, or a
+        number is not finite: what is packed needs no such check again.
     """
     folder = _local(path)
     described = _description(source, folder, sensitivity, name)
+    if isinstance(source, FederatedDataset):
+        check_dataset(source)
     with whole_folder(folder, overwrite=overwrite) as beside:
         writer = PackedWriter(beside)
         with closing(writer):
@@ -143,6 +147,7 @@ def _blocks(
 ) -> Iterator[tuple[str, Iterable[tuple[str, int]], Examples]]:
     if not isinstance(source, FederatedDataset):
         for client_id, rows in source:
+            check_finite(rows, where=f"client {client_id!r}")
             yield f"client {client_id!r}", [(client_id, rows.num_examples)], rows
         return
     sizes: Iterable[tuple[str, int]] = (

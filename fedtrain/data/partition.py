@@ -29,12 +29,16 @@ class Partition(NamedTuple):
       assign: ``assign(examples, seed)`` -> int64 [rows]: the client number of each row,
         and the clients' names by number (None: numbered names).
       description: For reports, with its parameters.
+      column: The named column that it divides by; None for others.
+      num_bands: Of that column.
     """
 
     assign: Callable[
         [Examples, seeds.Seed], tuple[Assignment, npt.NDArray[np.str_] | None]
     ]
     description: str
+    column: str | None = None
+    num_bands: int | None = None
 
 
 def partitioned(
@@ -201,7 +205,12 @@ def by_column(
         return assignment.reshape(-1), np.array([str(key) for key in keys])
 
     label = column if isinstance(column, str | int) else "values"
-    return Partition(assign, f"by_column({label!r}, num_bands={num_bands})")
+    return Partition(
+        assign,
+        f"by_column({label!r}, num_bands={num_bands})",
+        column if isinstance(column, str) else None,
+        num_bands,
+    )
 
 
 def natural(client_ids: npt.ArrayLike) -> Partition:

@@ -38,6 +38,19 @@ def feature_names(schema: Schema) -> tuple[str, ...]:
     )
 
 
+def decoded(column: Column, values: Array) -> Array:
+    """Encoded numbers of ``column`` in its own unit again, to six digits."""
+    own = values.astype(np.float64)
+    if column.encoding == "standardise" and column.moments is not None:
+        own = own * column.moments.stddev + column.moments.mean
+    if column.encoding == "min_max" and column.range is not None:
+        width = column.range.maximum - column.range.minimum
+        own = own * (width or 1.0) + column.range.minimum
+    if column.whole:
+        return np.round(own).astype(np.int64)
+    return np.array([float(f"{value:.6g}") for value in own])
+
+
 def _features(schema: Schema, table: Table) -> Any:
     scalars = [column for column in schema.features if column.kind != "array"]
     inputs = {

@@ -1,6 +1,6 @@
 """Named data sets: ``load("digits", seed=0)``."""
 
 from fedtrain.data.sets.registry import SETS, SetInfo, load, names
-from fedtrain.data.sets.split import DataSplit, own_split, split_of
+from fedtrain.data.sets.split import DataSplit
 
-__all__ = ["SETS", "DataSplit", "SetInfo", "load", "names", "own_split", "split_of"]
+__all__ = ["SETS", "DataSplit", "SetInfo", "load", "names"]

@@ -5,14 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedtrain.core import seeds, validate
-from fedtrain.core.errors import DataError
+from fedtrain.core import seeds
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Array, Examples
 from fedtrain.data.partition import (
     Partition,
     grouped,
-    host_seed,
     label_numbers,
     natural,
     partitioned,
@@ -90,49 +88,6 @@ def partitioned_split(
     )
 
 
-def own_split(
-    dataset: FederatedDataset, *, test_fraction: float, seed: seeds.Seed | int
-) -> DataSplit:
-    """Holds out a share of every client's rows of a user's own data set.
-
-    Args:
-      dataset: As read; its ``info`` says what the labels are.
-      test_fraction: Share of each client's rows, rounded down, that is held out.
-      seed: Draws the rows.
-    """
-    validate.probability(test_fraction=test_fraction)
-    random = seeds.generator(seeds.derive(host_seed(seed), "own_split", dataset.name))
-    sizes = dataset.num_examples()
-    is_test = np.concatenate(
-        [random.permutation(size) < int(test_fraction * size) for size in sizes]
-    ).astype(bool)
-    test = _chosen(dataset, is_test)
-    return split_of(
-        _chosen(dataset, ~is_test), replace(test, name=f"{dataset.name}_test")
-    )
-
-
-def split_of(train: FederatedDataset, test: FederatedDataset) -> DataSplit:
-    """A split of two data sets that were read with the same schema."""
-    hashes = [dataset.info.get("schema_sha256") for dataset in (train, test)]
-    if hashes[0] != hashes[1]:
-        raise DataError(
-            f"{train.name} and {test.name} were read with different schemas; read the "
-            "second with schema=schema_of(first)."
-        )
-    info = train.info
-    labels = train.examples.labels
-    return DataSplit(
-        train=train,
-        test=test.examples,
-        test_clients=test,
-        num_classes=info.get("num_classes") or _num_classes(labels),
-        label_names=tuple(info.get("label_names", ())),
-        feature_names=tuple(info.get("feature_names", ())),
-        task=_task(labels),
-    )
-
-
 def natural_split(
     train: FederatedDataset,
     test: Examples,
@@ -200,25 +155,6 @@ def held_out(
     return examples.take(np.flatnonzero(~is_test)), examples.take(
         np.flatnonzero(is_test)
     )
-
-
-def _chosen(dataset: FederatedDataset, chosen: Array) -> FederatedDataset:
-    before = np.concatenate([[0], np.cumsum(chosen)])
-    return replace(
-        dataset,
-        examples=dataset.examples.take(np.flatnonzero(chosen)),
-        offsets=before[dataset.offsets].astype(np.int64),
-    )
-
-
-def _task(labels: Array) -> Task:
-    if labels.ndim > 1:
-        return "next_token"
-    return "classification" if labels.dtype.kind in "iu" else "regression"
-
-
-def _num_classes(labels: Array) -> int:
-    return int(labels.max()) + 1 if labels.dtype.kind in "iu" else 1
 
 
 def _label_counts(train: FederatedDataset) -> Any:

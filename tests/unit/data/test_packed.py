@@ -74,6 +74,10 @@ def test_a_failed_pack_leaves_nothing(tmp_path):
             "packed arrays hold numbers",
         ),
         ([], "no clients"),
+        (
+            [("a", Examples(features=np.array([[1.0, np.nan]]), labels=np.zeros(1)))],
+            r"client 'a': row 0 .*features\[1\]: nan is not a finite",
+        ),
     ],
 )
 def test_unfit_clients_are_named(tmp_path, pairs, message):

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from fedtrain.core.errors import ConfigError
 from fedtrain.data import partition
 from fedtrain.data.examples import Examples
+from fedtrain.data.readers import from_dataframe
+from fedtrain.data.repartition import repartitioned
 
 PARTITIONS = {
     "iid": lambda n: partition.iid(num_clients=n),
@@ -97,3 +99,26 @@ def test_too_few_rows_or_labels_are_refused():
         partition.partitioned(
             rows(40), partition.labels_per_client(num_clients=1, num_labels=2), seed=0
         )
+
+
+def test_an_encoded_file_is_divided_by_a_named_column():
+    table = {
+        "age": np.array([20, 30, 30, 40]),
+        "job": np.array(["cook", "nurse", "cook", "judge"], object),
+        "y": np.array([0, 1, 0, 1]),
+    }
+    dataset = from_dataframe(table, label="y", name="people")
+
+    def clients(column, **options):
+        chosen = partition.by_column(column, **options)
+        divided = repartitioned(dataset, chosen, seed=0)
+        assert divided.info["schema_sha256"] == dataset.info["schema_sha256"]
+        return dict(zip(divided.client_ids, divided.num_examples(), strict=True))
+
+    assert clients("age") == {"20": 1, "30": 2, "40": 1}
+    assert clients("job") == {"cook": 2, "judge": 1, "nurse": 1}
+    assert clients("age", num_bands=2) == {"0": 1, "1": 3}
+    with pytest.raises(
+        ConfigError, match="no feature 'city'; there are: age, job=cook"
+    ):
+        clients("city")

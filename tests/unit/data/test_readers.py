@@ -12,7 +12,6 @@ from fedtrain.core.errors import ConfigError, DataError
 from fedtrain.data.packed import pack
 from fedtrain.data.readers import from_dataframe, read
 from fedtrain.data.readers.hdf5 import clients
-from fedtrain.data.sets import own_split
 from fedtrain.data.tabular import schema_of
 
 
@@ -142,14 +141,6 @@ def test_a_packed_folder_keeps_its_schema(tmp_path):
     pack(dataset, tmp_path / "packed")
     opened = read(tmp_path / "packed")
     assert schema_of(opened) == schema_of(dataset)
-
-
-def test_rows_are_held_out_in_every_client():
-    split = own_split(from_dataframe(frame(), **ROLES), test_fraction=0.5, seed=0)
-    assert split.train.num_examples().tolist() == [1, 1]
-    assert split.test_clients.num_examples().tolist() == [1, 1]
-    assert split.num_classes == 2
-    assert split.label_names == ("0", "1")
 
 
 def test_pickled_objects_are_refused(tmp_path):
