@@ -116,7 +116,7 @@ def methods(model: Model, hospitals: Hospitals, num_rounds: int) -> dict[str, Me
 
 
 def _lone_round(model: Model) -> Round:
-    """50 passes with Adam over one client's rows, as FLamby trains without federation."""
+    """50 passes with Adam over one client's rows: pooled and local training."""
     optimizer = adam(1e-3, beta_2=0.999, epsilon=1e-8, bias_correction=True)
     passes = Epochs(batch_size=_BATCH_SIZE, local_epochs=_POOLED_EPOCHS)
     return fed_avg(local_sgd(model, optimizer, passes))
