@@ -20,8 +20,13 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {
     "LoadedRun": "fedtrain.project.load",
     "build": "fedtrain.project.build",
+    "describe_data": "fedtrain.project.data_commands",
+    "evaluate_run": "fedtrain.project.evaluate_run",
     "federate": "fedtrain.project.simulate",
     "load_run": "fedtrain.project.load",
+    "named_sets": "fedtrain.project.data_commands",
+    "pack_data": "fedtrain.project.data_commands",
+    "plan": "fedtrain.project.plan_project",
     "read_config": "fedtrain.project.read",
     "resume": "fedtrain.project.simulate",
     "simulate": "fedtrain.project.simulate",

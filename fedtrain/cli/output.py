@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from fedtrain.core.errors import FedtrainError
 from fedtrain.project.problems import ProjectError
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a result is printed."""
 
     text = "text"
@@ -33,15 +33,16 @@ def show_text(text: str, *, style: str = "") -> None:
 
 def show_table(rows: Sequence[Mapping[str, Any]], *, title: str | None = None) -> None:
     """Rows with the same keys as a table on standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # where nobody watches, nothing need be cut
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in rows[0] if rows else ():
         numeric = all(isinstance(row[name], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row.values()))
-    console = Console()
-    # Where nobody watches, a line must not be cut at a terminal's width.
-    console.print(table, width=None if console.is_terminal else 160)
+    console.print(table)
 
 
 def note(text: str, *, style: str = "") -> None:

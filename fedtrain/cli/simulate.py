@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 import fedtrain
-from fedtrain.cli.output import Format, note, show_json, show_table, show_text
+from fedtrain.cli.output import Format, show_json, show_table, show_text
 from fedtrain.core.errors import ConfigError
 
 

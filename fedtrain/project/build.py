@@ -1,18 +1,20 @@
 """From a checked configuration to the objects of a run; writes nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError, FedtrainError
+from fedtrain.core import nests, seeds
+from fedtrain.core.errors import ConfigError
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.models.model import Model
+from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.build_cohorts import sampler_of
 from fedtrain.project.build_data import split_of
 from fedtrain.project.build_model import model_of
+from fedtrain.project.build_plan import plan_of
+from fedtrain.project.build_privacy import private_round
 from fedtrain.project.build_round import plain_round
 from fedtrain.project.config import ProjectConfig
 from fedtrain.rounds.round import Round
@@ -33,8 +35,9 @@ class Project:
       sampler: Who takes part in a round.
       round_: One round of the algorithm, privacy included.
       runtime: Who carries rounds out.
-      privacy: How the promise is kept and counted; None without ``[privacy]``.
+      plan: The calibrated privacy plan; None without ``[privacy]``.
       given_model: The object that replaced ``[model]``, if any.
+      given_data: The object that replaced ``data.path``, if any.
     """
 
     config: ProjectConfig
@@ -44,8 +47,9 @@ class Project:
     sampler: CohortSampler
     round_: Round
     runtime: Runtime
-    privacy: Any = None
+    plan: PrivacyPlan | None = None
     given_model: Any = None
+    given_data: Any = None
 
     @property
     def seed(self) -> seeds.HostSeed:
@@ -86,20 +90,70 @@ def build(
       model: A Keras model or ``Model`` in place of ``[model]``.
       data: A pandas DataFrame or ``DataSplit`` in place of ``data.path``.
     """
-    split = split_of(config, folder=folder, given=data)
-    built_model = model_of(config.model, split, folder=folder, given=model)
-    sampler = sampler_of(config)
-    sampler.expected_cohort_size(split.train.num_clients)
-    round_ = plain_round(config, built_model)
+    parts = _parts(config, folder=folder, model=model, data=data)
+    plan = parts.plan.calibrated() if parts.plan else None
     return Project(
         config=config,
         folder=folder,
-        split=split,
-        model=built_model,
-        sampler=sampler,
-        round_=round_,
+        split=parts.split,
+        model=parts.model,
+        sampler=parts.sampler,
+        round_=_round(config, parts, plan),
         runtime=runtime_of(config),
+        plan=plan,
         given_model=model,
+        given_data=data,
+    )
+
+
+def planned(config: ProjectConfig, *, folder: Path) -> PrivacyPlan:
+    """The plan of ``config``, before its noise is calibrated."""
+    plan = _parts(config, folder=folder).plan
+    if plan is None:
+        raise ConfigError(
+            "There is no [privacy] section, so there is nothing to plan; see "
+            "`fedtrain new` for one that is explained."
+        )
+    return plan
+
+
+class _Parts(NamedTuple):
+    split: DataSplit
+    model: Model
+    sampler: CohortSampler
+    plan: PrivacyPlan | None
+
+
+def _parts(
+    config: ProjectConfig, *, folder: Path, model: Any = None, data: Any = None
+) -> _Parts:
+    sampler = sampler_of(config)
+    split = split_of(config, folder=folder, given=data)
+    sampler.expected_cohort_size(split.train.num_clients)
+    built = model_of(config, split, folder=folder, given=model)
+    if config.privacy is None:
+        return _Parts(split, built, sampler, None)
+    plan = plan_of(
+        config,
+        config.privacy,
+        split=split,
+        sampler=sampler,
+        num_weights=nests.num_weights(built.init(seeds.root(0)).trainable),
+    )
+    return _Parts(split, built, sampler, plan)
+
+
+def _round(config: ProjectConfig, parts: _Parts, plan: PrivacyPlan | None) -> Round:
+    if plan is None:
+        return plain_round(config, parts.model)
+    return private_round(
+        config,
+        plan,
+        parts.model,
+        expected_cohort_size=parts.sampler.expected_cohort_size(
+            parts.split.train.num_clients
+        ),
+        reports_metrics=parts.split.train.sensitivity == "public",
     )
 
 

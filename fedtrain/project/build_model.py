@@ -1,11 +1,13 @@
 """The model, from a project file: ready-made, or a function in the user's own file."""
 
 import importlib.util
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,42 +18,57 @@ from fedtrain.data.sets.split import DataSplit
 from fedtrain.models.dense import dense_classifier
 from fedtrain.models.keras import keras_model
 from fedtrain.models.model import Model
-from fedtrain.project.config import ModelSection
+from fedtrain.project.config import ModelSection, ProjectConfig
 
 
 def model_of(
-    section: ModelSection, split: DataSplit, *, folder: Path, given: Any = None
+    config: ProjectConfig, split: DataSplit, *, folder: Path, given: Any = None
 ) -> Model:
     """The model, checked against the first rows of the data.
 
     Args:
-      section: ``[model]``.
+      config: Its ``[model]``; its seed draws a Keras model's first weights.
       split: What it will be trained on.
       folder: Where relative paths start.
       given: A Keras model or a ``Model`` that replaces the section.
     """
-    if given is None and section.path is not None:
-        path = folder / section.path
-        given = _function_in(path, section.function)()
-    model = _dense(section, split) if given is None else _adapted(given)
+    if given is None:
+        given = user_model(config, folder)
+    model = _dense(config.model, split) if given is None else _adapted(given)
     _check_fits(model, split)
     return model
 
 
-def keras_of(section: ModelSection, folder: Path) -> Any:
-    """A new Keras model from the user's file; None for a ready-made model."""
+def user_model(config: ProjectConfig, folder: Path) -> Any:
+    """What the user's own file gives, with fresh weights; None for a ready-made model.
+
+    Keras draws first weights from a seed of the process, so that is set here.
+    """
+    section = config.model
     if section.path is None:
         return None
-    given = _function_in(folder / section.path, section.function)()
-    return None if isinstance(given, Model) else given
+    path = folder / section.path
+    keras.utils.set_random_seed(config.seed % 2**32)
+    if path.suffix == ".keras":
+        return _saved_keras(path)
+    return _function_in(path, section.function)()
+
+
+def _saved_keras(path: Path) -> Any:
+    # Compiled apart from loading, or Keras would warn of an optimizer never used.
+    model = keras.models.load_model(path, compile=False)
+    compiled = json.loads(path.with_suffix(".compile.json").read_text("utf-8"))
+    if compiled:
+        model.compile_from_config(compiled)
+    return model
 
 
 def _dense(section: ModelSection, split: DataSplit) -> Model:
     shape = split.feature_shape
     if split.task != "classification" or isinstance(shape, dict):
         raise ConfigError(
-            'model.name = "dense_classifier" takes one vector of numbers and gives one '
-            f"label a row, but {split.name} is different. Give [model] path and function."
+            'model.name = "dense_classifier" takes one vector of numbers and gives '
+            f"one label a row; {split.name} differs. Give [model] path and function."
         )
     dense = dense_classifier(
         math.prod(shape),
@@ -92,7 +109,7 @@ def _function_in(path: Path, name: str) -> Callable[[], Any]:
             f"{path} has no function {name!r} (model.function); it has: "
             f"{', '.join(sorted(found)) or 'none'}."
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _check_fits(model: Model, split: DataSplit) -> None:

@@ -1,4 +1,4 @@
-"""The round of a project file without privacy, which is also the baseline of one with."""
+"""The round of a project file without privacy, also the baseline of one with."""
 
 from fedtrain.aggregation.mean import unweighted_mean, weighted_mean
 from fedtrain.client_work.batching import Batching, Epochs, Poisson, Steps

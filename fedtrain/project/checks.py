@@ -48,9 +48,11 @@ def contradictions(config: ProjectConfig) -> list[Problem]:
 
 def _data(data: DataSection) -> Iterator[Problem]:
     yield from exactly_one("data", data, "name", "path")
-    if data.path and not data.label and not data.name:
+    # A packed folder and a schema name the columns themselves.
+    named_there = data.schema_path or (data.path and "." not in data.path)
+    if data.path and not data.label and not named_there:
         yield missing("data.label", "a file needs the name of its label column")
-    if data.path and not (data.client or data.partition):
+    if data.path and not (data.client or data.partition or named_there):
         yield missing(
             "data.client",
             "a file needs the column that names the client of a row, or a partition",

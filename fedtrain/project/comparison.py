@@ -3,7 +3,6 @@
 Exact figures about the clients' rows: for public data only.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,8 +14,6 @@ from fedtrain.models.model import ModelWeights
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import CohortClient, Runtime
 
-Told = Callable[[int], None]
-
 
 def trained_alone(
     work: ClientWork,
@@ -26,7 +23,6 @@ def trained_alone(
     runtime: Runtime,
     num_rounds: int,
     seed: seeds.HostSeed,
-    told: Told = lambda done: None,
 ) -> dict[str, ModelWeights]:
     """The weights of each client that trains by itself, by client id.
 
@@ -50,7 +46,6 @@ def trained_alone(
         round_seed = seeds.derive(seed, "alone", number)
         result = runtime.run_round(round_, state, cohort, round_seed)
         own = {i: result.client_states[dataset.client_id(i)] for i in own}
-        told(number + 1)
     return {dataset.client_id(i): kept[0][0] for i, kept in own.items()}
 
 

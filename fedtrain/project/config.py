@@ -126,7 +126,6 @@ class PrivacySection(Section):
     mechanism: Literal["gaussian", "adaptive_gaussian", "tree", "banded"] = "gaussian"
     noise_multiplier: Positive | None = None
     target_epsilon: Positive | None = None
-    budget_epsilon: Positive | None = None
     max_weight: Positive | None = None
     max_rows_per_entity: Count | None = None
     max_clients_per_entity: Count = 1

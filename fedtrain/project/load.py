@@ -6,6 +6,7 @@ from typing import Any
 from fedtrain.core.errors import CheckpointError
 from fedtrain.project.build import Project, build
 from fedtrain.project.config import ProjectConfig
+from fedtrain.project.keras_weights import keras_model_with
 from fedtrain.project.read import read_config
 from fedtrain.project.run_folder import RunFolder, existing_run
 from fedtrain.project.weights_file import Arrays, load_arrays
@@ -20,8 +21,10 @@ class LoadedRun:
       config: Its configuration, with every key.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, project: Project | None = None) -> None:
+        """Reads the configuration; ``project`` where its objects are still held."""
         self.folder = folder
+        self._project = project
         self.config: ProjectConfig = read_config(folder.config)
 
     @property
@@ -60,12 +63,14 @@ class LoadedRun:
         return str(self.summary.get("privacy_statement", ""))
 
     def project(self) -> Project:
-        """The objects of the run; reads its data again."""
-        return build(self.config, folder=self.folder.path)
+        """The objects of the run; reads its data again where they are not held."""
+        if self._project is None:
+            self._project = build(self.config, folder=self.folder.path)
+        return self._project
 
     def keras_model(self) -> Any:
         """A Keras model with the final weights."""
-        return keras_model_with(self.config.model, self.folder.path, self.weights)
+        return keras_model_with(self.config, self.folder.path, self.weights)
 
 
 def load_run(run: str | Path) -> LoadedRun:

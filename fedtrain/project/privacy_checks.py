@@ -8,7 +8,7 @@ from fedtrain.project.config import (
     PrivacySection,
     ProjectConfig,
 )
-from fedtrain.project.findings import exactly_one, missing, superfluous
+from fedtrain.project.findings import missing, superfluous
 from fedtrain.project.problems import Problem
 
 
@@ -23,7 +23,11 @@ def privacy_contradictions(
             value=privacy.trust,
             allowed='"local" (each client adds its own noise) or "central"',
         )
-    yield from exactly_one("privacy", privacy, "noise_multiplier", "target_epsilon")
+    if privacy.noise_multiplier is None and privacy.target_epsilon is None:
+        yield missing(
+            "privacy.target_epsilon",
+            "give it (the noise is calibrated to it), or privacy.noise_multiplier",
+        )
     if privacy.unit == "client":
         yield from _client_unit(config, privacy)
     else:

@@ -11,11 +11,18 @@ from typing import Any
 from rich.console import Console
 
 from fedtrain.core.errors import FedtrainError
+from fedtrain.data.tabular import schema_of
+from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
 from fedtrain.project.run_folder import RunFolder, new_run_folder
-from fedtrain.project.stored import save_keras_config, stored_toml
+from fedtrain.project.run_privacy import (
+    meaning,
+    run_privacy_of,
+    write_privacy_report,
+)
+from fedtrain.project.stored import save_given_model, stored_toml
 from fedtrain.project.summary import summarised
 from fedtrain.project.weights_file import save_weights
 from fedtrain.rounds.checkpoint import CheckpointStore
@@ -28,7 +35,7 @@ from fedtrain.tracking.progress import progress
 from fedtrain.tracking.tensorboard import tensorboard_log
 
 
-class RunInterrupted(FedtrainError):
+class RunInterruptedError(FedtrainError):
     """A run was stopped from outside; everything up to its last round is saved."""
 
     exit_code = 130
@@ -45,7 +52,10 @@ def start_run(project: Project) -> RunFolder:
         config=stored_toml(project),
         model_file=project.folder / own_file if own_file else None,
     )
-    save_keras_config(folder, project.given_model)
+    save_given_model(folder, project.given_model)
+    schema = schema_of(project.split.train)
+    if schema is not None:
+        schema.save(folder.schema)
     folder.write_json(folder.info, run_facts(project))
     return folder
 
@@ -57,15 +67,17 @@ def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, A
       The summary, as in ``summary.json``.
 
     Raises:
-      RunInterrupted: After Ctrl-C; says how to go on.
+      RunInterruptedError: After Ctrl-C; says how to go on.
     """
     with folder.locked(), _status_kept(folder):
         started = time.perf_counter()
-        final = _trained(project, folder, console)
-        save_weights(folder.weights, final.weights)
-        with console.status("") as status:
+        privacy = run_privacy_of(project, folder)
+        weights = _trained(project, folder, privacy, console).weights
+        save_weights(folder.weights, weights)
+        report = write_privacy_report(project, folder, privacy) if privacy else None
+        with console.status("closing the run") as status:
             summary = summarised(
-                project, folder, final.weights, privacy=None, told=status.update
+                project, folder, weights, privacy=report, told=status.update
             )
         summary["seconds"] = round(time.perf_counter() - started, 2)
         folder.write_json(folder.summary, summary)
@@ -74,7 +86,9 @@ def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, A
     return summary
 
 
-def _trained(project: Project, folder: RunFolder, console: Console) -> ServerState:
+def _trained(
+    project: Project, folder: RunFolder, privacy: RunPrivacy | None, console: Console
+) -> ServerState:
     config = project.config
     store = CheckpointStore(folder.checkpoints, every=config.tracking.checkpoint_every)
     state = project.round_.init(project.starting_weights())
@@ -90,6 +104,7 @@ def _trained(project: Project, folder: RunFolder, console: Console) -> ServerSta
             runtime=project.runtime,
             num_rounds=config.rounds.num_rounds,
             seed=project.seed,
+            privacy=privacy,
             evaluate=_evaluation(project),
             evaluate_every=config.evaluation.every,
             checkpoints=store,
@@ -116,10 +131,18 @@ def _callbacks(
 ) -> Iterator[Any]:
     config = project.config
     num_rounds = config.rounds.num_rounds
-    yield progress(num_rounds, first_round=first_round, console=console)
+    statement = meaning(project.plan) if project.plan else None
+    yield progress(
+        num_rounds,
+        first_round=first_round,
+        privacy_statement=statement,
+        console=console,
+    )
     if config.tracking.tensorboard:
         every = 10 if config.tracking.histograms else num_rounds + 1
-        yield tensorboard_log(folder.tensorboard, histograms_every=every)
+        yield tensorboard_log(
+            folder.tensorboard, histograms_every=every, privacy_statement=statement
+        )
     if config.tracking.profile_rounds:
         first, last = config.tracking.profile_rounds
         if last >= first_round:
@@ -139,7 +162,7 @@ def _status_kept(folder: RunFolder) -> Iterator[None]:
     except KeyboardInterrupt:
         _set_status(folder, "interrupted")
         where = shlex.quote(os.path.relpath(folder.path))
-        raise RunInterrupted(
+        raise RunInterruptedError(
             "Interrupted. All finished rounds are saved; go on with: "
             f"fedtrain simulate --resume {where}"
         ) from None

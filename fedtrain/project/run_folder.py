@@ -33,9 +33,14 @@ class RunFolder:
         return self.path / "model.py"
 
     @property
-    def keras_config(self) -> Path:
-        """Architecture of a Keras model that was given as an object."""
-        return self.path / "model.json"
+    def given_model(self) -> Path:
+        """A Keras model that was given as an object, before training."""
+        return self.path / "model.keras"
+
+    @property
+    def schema(self) -> Path:
+        """What the columns of the training rows hold, where they have a schema."""
+        return self.path / "schema.json"
 
     @property
     def info(self) -> Path:

@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from fedtrain.project.build import build
-from fedtrain.project.load import LoadedRun, load_run
+from fedtrain.project.build_data import IN_MEMORY
+from fedtrain.project.config import ProjectConfig
+from fedtrain.project.load import LoadedRun
 from fedtrain.project.new_project import template
 from fedtrain.project.read import checked_config, overridden, read_config
 from fedtrain.project.run import run, start_run
@@ -33,15 +35,19 @@ def simulate(
     Returns:
       The summary: scores, comparison, privacy statement and the run's folder.
     """
-    if file is None:
-        tables = overridden(tomllib.loads(template("digits.toml")), overrides)
-        config = checked_config(tables, file=EMBEDDED)
-        folder = Path()
-    else:
-        config = read_config(file, overrides)
-        folder = Path(file).parent
+    config, folder = config_of(file, overrides)
     project = build(config, folder=folder)
     return run(project, start_run(project), console=console or Console(quiet=True))
+
+
+def config_of(
+    file: str | Path | None, overrides: Sequence[str] = ()
+) -> tuple[ProjectConfig, Path]:
+    """The configuration of a project file (or the embedded example), and its folder."""
+    if file is not None:
+        return read_config(file, overrides), Path(file).parent
+    tables = overridden(tomllib.loads(template("digits.toml")), overrides)
+    return checked_config(tables, file=EMBEDDED), Path()
 
 
 def resume(run_: str | Path, *, console: Console | None = None) -> dict[str, Any]:
@@ -78,12 +84,12 @@ def federate(
     keys: Mapping[str, Any] = sections.pop("data_keys", {})
     tables = {
         "name": "run",
-        "data": {"path": "a table in memory", **keys},
-        "model": {"path": "model.json"},
+        "data": {"path": IN_MEMORY, **keys},
+        "model": {"path": "model.keras"},
         **sections,
     }
     config = checked_config(tables, file="federate(...)")
     project = build(config, folder=Path(), model=model, data=data)
     folder = start_run(project)
     run(project, folder, console=console or Console(quiet=True))
-    return load_run(folder.path)
+    return LoadedRun(folder, project)

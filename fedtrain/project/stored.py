@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from fedtrain.core.files import write_atomically
 from fedtrain.models.model import Model
 from fedtrain.project.build import Project
+from fedtrain.project.build_data import IN_MEMORY
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.toml_text import resolved_toml
 
@@ -22,7 +22,7 @@ def stored_toml(project: Project) -> str:
     }
     model = {"path": "model.py"} if config.model.path else {}
     if project.given_model is not None:
-        model = {"path": "model.json"}
+        model = {"path": "model.keras"}
     runs_dir = str((project.folder / config.tracking.runs_dir).resolve())
     stored = config.model_copy(
         update={
@@ -34,11 +34,22 @@ def stored_toml(project: Project) -> str:
     return resolved_toml(stored)
 
 
-def save_keras_config(folder: RunFolder, given_model: Any) -> None:
-    """Keeps the architecture of a Keras model that was given as an object."""
-    if given_model is not None and not isinstance(given_model, Model):
-        write_atomically(folder.keras_config, given_model.to_json())
+def save_given_model(folder: RunFolder, given_model: Any) -> None:
+    """Keeps a Keras model that was given as an object, its first weights included.
+
+    A subclassed model that Keras cannot write is left out: its run goes on only in a
+    program that has the model.
+    """
+    if given_model is None or isinstance(given_model, Model):
+        return
+    try:
+        given_model.save(folder.given_model)
+        compiled = given_model.get_compile_config() or {}
+        folder.write_json(folder.given_model.with_suffix(".compile.json"), compiled)
+    except (NotImplementedError, TypeError, ValueError):
+        folder.given_model.unlink(missing_ok=True)
 
 
 def _absolute(path: str, folder: Path) -> str:
-    return path if "://" in path else str((folder / path).resolve())
+    unchanged = "://" in path or path == IN_MEMORY
+    return path if unchanged else str((folder / path).resolve())

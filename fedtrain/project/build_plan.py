@@ -1,0 +1,75 @@
+"""The privacy plan of a project file: its promise, with the data's own counts."""
+
+from typing import Any
+
+import numpy as np
+
+from fedtrain.data.cohorts import CohortSampler
+from fedtrain.data.sets.split import DataSplit
+from fedtrain.privacy.plan import PrivacyPlan
+from fedtrain.project.config import PrivacySection, ProjectConfig
+
+
+def plan_of(
+    config: ProjectConfig,
+    privacy: PrivacySection,
+    *,
+    split: DataSplit,
+    sampler: CohortSampler,
+    num_weights: int,
+) -> PrivacyPlan:
+    """The plan of ``[privacy]``; its noise multiplier may still have to be solved for.
+
+    Raises:
+      PrivacyError: If the combination keeps no promise, with the way out.
+    """
+    return PrivacyPlan(
+        unit=privacy.unit,
+        trust=privacy.trust,
+        neighboring_relation=privacy.neighboring_relation,
+        delta=privacy.delta,
+        sampling=privacy.sampling,
+        num_units=_num_units(privacy.unit, split),
+        num_clients=split.train.num_clients,
+        num_rounds=config.rounds.num_rounds,
+        clipping_norm=privacy.clipping_norm,
+        noise_multiplier=privacy.noise_multiplier,
+        target_epsilon=privacy.target_epsilon,
+        max_participations=sampler.max_participations(config.rounds.num_rounds),
+        max_clients_per_entity=privacy.max_clients_per_entity,
+        accept_weak_privacy=privacy.accept_weak_privacy,
+        num_weights=num_weights,
+        **_drawn_units(config, privacy, sampler, split.train.num_clients),
+    )
+
+
+def _drawn_units(
+    config: ProjectConfig,
+    privacy: PrivacySection,
+    sampler: CohortSampler,
+    num_clients: int,
+) -> dict[str, Any]:
+    """How many units one noised sum is expected to hold, and how they are drawn."""
+    cohort_size = sampler.expected_cohort_size(num_clients)
+    if privacy.unit == "client":
+        return {
+            "expected_count": cohort_size,
+            "sampling_rate": config.rounds.sampling_rate or 1.0,
+            "cohort_is_hidden": privacy.sampling == "poisson",
+        }
+    batch_size = config.client.expected_batch_size or 1.0
+    clients_in_sum = cohort_size if privacy.trust == "central" else 1.0
+    return {
+        "expected_count": batch_size * clients_in_sum,
+        "sampling_rate": config.client.sampling_rate or 1.0,
+        "local_steps": config.client.local_steps or 1,
+    }
+
+
+def _num_units(unit: str, split: DataSplit) -> int:
+    train = split.train
+    if unit == "client":
+        return train.num_clients
+    if unit == "entity" and train.examples.entity_ids is not None:
+        return len(np.unique(train.examples.entity_ids))
+    return max(train.examples.num_examples, 1)

@@ -1,0 +1,61 @@
+"""What ``fedtrain data`` does: list, describe and pack data sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedtrain.data.packed import pack
+from fedtrain.data.sets import SETS
+from fedtrain.data.sets.split import DataSplit
+from fedtrain.project.build_data import split_of
+from fedtrain.project.read import checked_config, overridden, read_config
+
+
+def named_sets() -> list[dict[str, str]]:
+    """The named data sets, one row for each."""
+    return [
+        {
+            "name": name,
+            "what": info.title,
+            "clients": info.clients,
+            "files": "FEDTRAIN_DATA_DIR" if info.needs_files else "none",
+        }
+        for name, info in sorted(SETS.items())
+    ]
+
+
+def pack_data(
+    source: str, folder: str | Path, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Packs the training rows of ``source`` into ``folder``.
+
+    Args:
+      source: A named set, a project file, or a file of rows.
+      folder: Must not be there yet.
+      settings: Keys of ``[data]``, such as ``"label=outcome"``.
+    """
+    packed = pack(source_split(source, settings).train, folder)
+    return {
+        "folder": str(folder),
+        "name": packed.name,
+        "num_clients": packed.num_clients,
+        "num_examples": packed.examples.num_examples,
+        "sensitivity": packed.sensitivity,
+    }
+
+
+def source_split(source: str, settings: Sequence[str]) -> DataSplit:
+    """The data of a project file, of a named set, or of a file of rows."""
+    if source.endswith(".toml"):
+        overrides = [f"data.{setting}" for setting in settings]
+        return split_of(read_config(source, overrides), folder=Path(source).parent)
+    given = {"name": source} if source in SETS else {"path": source}
+    tables = {
+        "name": "data",
+        "seed": 1,
+        "data": overridden(given, settings),
+        "model": {"name": "dense_classifier"},
+        "rounds": {"num_rounds": 1},
+        "client": {"learning_rate": 1.0, "batch_size": 1, "local_epochs": 1},
+    }
+    return split_of(checked_config(tables, file=f"[data] of {source}"), folder=Path())

@@ -1,0 +1,56 @@
+"""What a project's privacy costs, worked out before anything is trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedtrain.privacy.plan import PrivacyPlan, Unknown
+from fedtrain.privacy.plan_table import plan_row, plan_table
+from fedtrain.project.build import planned
+from fedtrain.project.run_privacy import meaning
+from fedtrain.project.simulate import config_of
+
+_UNKNOWNS: dict[str, Unknown] = {
+    "noise": "noise_multiplier",
+    "epsilon": "epsilon",
+    "rounds": "num_rounds",
+    "batch": "sampling_rate",
+}
+
+
+def plan(
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    solve_for: str | None = None,
+) -> dict[str, Any]:
+    """The table of a project's plan, or the one row that solves for a number.
+
+    Args:
+      file: A ``federation.toml``; the embedded example without one.
+      overrides: Such as ``"privacy.target_epsilon=2"``.
+      solve_for: ``"noise"``, ``"epsilon"``, ``"rounds"`` or ``"batch"``.
+
+    Returns:
+      ``rows`` (each as ``PlanRow.as_dict``), a ``title``, and the ``statement`` that
+      says what the epsilons mean.
+    """
+    config, folder = config_of(file, overrides)
+    chosen = planned(config, folder=folder)
+    rows = (
+        plan_table(chosen)
+        if solve_for is None
+        else [plan_row(_solved(chosen, solve_for), f"solved for {solve_for}")]
+    )
+    return {
+        "title": f"{config.name}: {chosen.num_clients} clients, "
+        f"{chosen.num_weights} weights, delta {chosen.delta:g}",
+        "rows": [row.as_dict() for row in rows],
+        "statement": meaning(chosen),
+    }
+
+
+def _solved(plan: PrivacyPlan, solve_for: str) -> PrivacyPlan:
+    if solve_for == "noise":
+        return plan.solved("noise_multiplier")
+    return plan.calibrated().solved(_UNKNOWNS[solve_for])

@@ -1,0 +1,97 @@
+"""The privacy of one run: where its ledger lies, and what its figures mean."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedtrain.core.files import write_atomically
+from fedtrain.privacy.ledger import Ledger, ledger_path
+from fedtrain.privacy.plan import PrivacyPlan
+from fedtrain.privacy.report import DataScope, privacy_report, to_json
+from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.project.build import Project
+from fedtrain.project.run_folder import RunFolder
+from fedtrain.tracking.jsonl import read_metrics
+
+
+def run_privacy_of(project: Project, folder: RunFolder) -> RunPrivacy | None:
+    """What charges the ledger of a run; None without ``[privacy]``.
+
+    Raises:
+      LedgerError: If the ledger is damaged.
+    """
+    if project.plan is None:
+        return None
+    return RunPrivacy(
+        plan=project.plan,
+        mechanisms=project.round_.mechanisms,
+        sampler=project.sampler,
+        ledger=Ledger(ledger_of(project, folder)),
+        run_id=folder.path.name,
+        is_private=project.is_protected,
+    )
+
+
+def meaning(plan: PrivacyPlan) -> str:
+    """What every epsilon of a run means, before any is spent."""
+    claimed = "claimed" if plan.amplifies else "not claimed"
+    return (
+        f"Each epsilon: unit {plan.unit}, {plan.neighboring_relation}, delta "
+        f"{plan.delta:g}, trust {plan.trust}, accountant PLD, amplification by "
+        f"sampling {claimed}, simulated noise."
+    )
+
+
+def write_privacy_report(
+    project: Project, folder: RunFolder, privacy: RunPrivacy
+) -> dict[str, Any]:
+    """Writes ``privacy_report.json``; returns it as plain values."""
+    history = read_metrics(folder.metrics)
+    report = privacy_report(
+        privacy,
+        rounds_done=project.config.rounds.num_rounds,
+        data=_scope(project),
+        lost_clients=sum(len(record["lost_clients"]) for record in history),
+        exported=[folder.weights],
+    )
+    text = to_json(report)
+    write_atomically(folder.privacy_report, text)
+    values: dict[str, Any] = json.loads(text)
+    return values
+
+
+def _scope(project: Project) -> DataScope:
+    train = project.split.train
+    evaluation = "not looked at: test scores would be a release"
+    if project.shows_test:
+        evaluation = "test rows declared public; outside the guarantee"
+    normaliser = "declared in the schema, or taken from public data"
+    if train.sensitivity == "public":
+        normaliser = "taken from the rows, which are public"
+    return DataScope(
+        training=f"{train.name}: {train.num_clients} clients, "
+        f"{train.examples.num_examples} rows, declared {train.sensitivity}",
+        evaluation=evaluation,
+        normaliser=normaliser,
+        tuning="settings are taken from the project file; how they were chosen is "
+        "outside the guarantee",
+    )
+
+
+def ledger_of(project: Project, folder: RunFolder) -> Path:
+    """The ledger's file: of the data set where it is private, else of the run."""
+    return ledger_path(
+        dataset_name=_identity(project),
+        is_private=project.is_protected,
+        run_dir=folder.path,
+    )
+
+
+def _identity(project: Project) -> str:
+    """The name under which all runs on the same private rows share a ledger."""
+    path = project.config.data.path
+    if path is None:
+        return project.split.train.name
+    if "://" in path or project.given_data is not None:
+        return f"{project.config.name} {path}"
+    return str((project.folder / path).resolve())
