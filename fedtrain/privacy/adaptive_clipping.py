@@ -21,7 +21,7 @@ FEWEST_UNITS = 100
 
 
 class AdaptiveState(NamedTuple):
-    """The clipping norm of the next round, float32 scalar."""
+    """The clipping norm of the next round, float64 scalar."""
 
     clipping_norm: Any
 
@@ -61,7 +61,7 @@ def adaptive_gaussian_mechanism(
 
     def init(weights: Any) -> AdaptiveState:
         del weights
-        return AdaptiveState(tf.constant(initial_clipping_norm, tf.float32))
+        return AdaptiveState(tf.constant(initial_clipping_norm, tf.float64))
 
     def encode(
         shared: Any, contribution: Contribution, client_state: Any, seed: seeds.Seed
@@ -81,7 +81,10 @@ def adaptive_gaussian_mechanism(
         *extras, count = total.extras
         stddev = sum_multiplier * state.clipping_norm
         noise = seeds.normal_like(total.update, sum_seed, stddev=stddev)
-        noised_count = count + seeds.normal([], count_seed, stddev=count_stddev)
+        count_noise = seeds.normal(
+            [], count_seed, stddev=count_stddev, dtype=tf.float64
+        )
+        noised_count = tf.cast(count, tf.float64) + count_noise
         unclipped = noised_count / expected_cohort_size + 0.5
         change = -clipping_learning_rate * (unclipped - unclipped_quantile)
         noised = nests.add(total.update, noise)
