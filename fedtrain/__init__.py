@@ -28,8 +28,11 @@ _HOMES: dict[str, str] = {
     "pack_data": "fedtrain.project.data_commands",
     "plan": "fedtrain.project.plan_project",
     "read_config": "fedtrain.project.read",
+    "repair_ledger": "fedtrain.project.ledger_commands",
     "resume": "fedtrain.project.simulate",
+    "show_ledger": "fedtrain.project.ledger_commands",
     "simulate": "fedtrain.project.simulate",
+    "verify_ledger": "fedtrain.project.ledger_commands",
 }
 
 __all__ = ["__version__"]

@@ -42,7 +42,7 @@ def describe(
     if format is Format.json:
         show_json(found)
         return
-    show_text(found["text"])
+    show_table([{"": name, " ": value} for name, value in found["summary"]])
     if schema is not None:
         note(f"wrote {schema}")
 

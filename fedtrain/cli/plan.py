@@ -31,7 +31,7 @@ _COLUMNS = {
 }
 _LEGEND = (
     "noise: multiplier of the clipping norm; count: expected units (rows, entities or "
-    "clients) in one noised sum; rate: of their Poisson sampling; signal/noise: at most."
+    "clients) in one noised sum; rate: of their sampling; signal/noise: at most."
 )
 
 

@@ -1,14 +1,16 @@
 """The clients' rows and the test rows, from a project file."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data import partition, sets
-from fedtrain.data.dataset import FederatedDataset
-from fedtrain.data.partition import Partition, partitioned
+from fedtrain.data.dataset import FederatedDataset, Sensitivity
+from fedtrain.data.partition import Partition
 from fedtrain.data.readers.read import from_dataframe, read
+from fedtrain.data.repartition import repartitioned
 from fedtrain.data.schema import Schema, load_schema
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.data.tabular import require_declared, schema_of
@@ -112,11 +114,11 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
         **data.options,
     )
     if data.sensitivity is not None:  # a packed folder says it by itself
-        rows = FederatedDataset(**(vars(rows) | {"sensitivity": data.sensitivity}))
+        rows = replace(rows, sensitivity=data.sensitivity)
     chosen = partition_of(data)
     seed = seeds.derive(seeds.root(config.seed), "data")
     if chosen is not None:
-        rows = _partitioned(rows, chosen, seed)
+        rows = repartitioned(rows, chosen, seed=seed)
     if data.test_path is None:
         train, test = divided(rows, data.test_fraction or 0.0, seed)
     else:
@@ -131,23 +133,8 @@ def _schema(data: DataSection, folder: Path) -> Schema | None:
     return load_schema(_located(data.schema_path, folder))
 
 
-def _partitioned(
-    rows: FederatedDataset, chosen: Partition, seed: seeds.HostSeed
-) -> FederatedDataset:
-    clients = partitioned(
-        rows.examples,
-        chosen,
-        seed=seed,
-        sensitivity=rows.sensitivity,
-        name=rows.name,
-    )
-    info = {**rows.info, **clients.info}
-    return FederatedDataset(**(vars(clients) | {"info": info}))
-
-
-def _with_sensitivity(split: DataSplit, sensitivity: str) -> DataSplit:
-    train = FederatedDataset(**(vars(split.train) | {"sensitivity": sensitivity}))
-    return DataSplit(**(vars(split) | {"train": train}))
+def _with_sensitivity(split: DataSplit, sensitivity: Sensitivity) -> DataSplit:
+    return replace(split, train=replace(split.train, sensitivity=sensitivity))
 
 
 def _located(path: str, folder: Path) -> str:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.describe import describe
 from fedtrain.data.packed import pack
 from fedtrain.data.sets import SETS
 from fedtrain.data.sets.split import DataSplit
+from fedtrain.data.tabular import schema_of
 from fedtrain.project.build_data import split_of
 from fedtrain.project.read import checked_config, overridden, read_config
 
@@ -22,6 +25,32 @@ def named_sets() -> list[dict[str, str]]:
         }
         for name, info in sorted(SETS.items())
     ]
+
+
+def describe_data(
+    source: str, settings: Sequence[str] = (), *, schema_path: Path | None = None
+) -> dict[str, Any]:
+    """The training rows of ``source`` in numbers, which are exact: for local eyes.
+
+    Args:
+      source: A named set, a project file, or a file of rows.
+      settings: Keys of ``[data]``, such as ``"label=outcome"``.
+      schema_path: Where to write the schema, to be read, corrected and declared.
+    """
+    split = source_split(source, settings)
+    described = describe(split.train, label_names=split.label_names)
+    if schema_path is not None:
+        schema = schema_of(split.train)
+        if schema is None:
+            raise ConfigError(
+                f"{source} has no schema to write: its features are no named columns."
+            )
+        schema.save(schema_path)
+    return described.as_dict() | {
+        "summary": described.summary(),
+        "test_rows": split.test.num_examples,
+        "source": split.source,
+    }
 
 
 def pack_data(

@@ -12,12 +12,14 @@ from rich.console import Console
 
 from fedtrain.core.errors import FedtrainError
 from fedtrain.data.tabular import schema_of
+from fedtrain.privacy.ledger import Ledger
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
 from fedtrain.project.run_folder import RunFolder, new_run_folder
 from fedtrain.project.run_privacy import (
+    ledger_of,
     meaning,
     run_privacy_of,
     write_privacy_report,
@@ -56,7 +58,10 @@ def start_run(project: Project) -> RunFolder:
     schema = schema_of(project.split.train)
     if schema is not None:
         schema.save(folder.schema)
-    folder.write_json(folder.info, run_facts(project))
+    facts = run_facts(project)
+    if project.plan is not None:
+        facts["ledger"] = str(ledger_of(project, folder).resolve())
+    folder.write_json(folder.info, facts)
     return folder
 
 
@@ -71,7 +76,8 @@ def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, A
     """
     with folder.locked(), _status_kept(folder):
         started = time.perf_counter()
-        privacy = run_privacy_of(project, folder)
+        ledger = Ledger(ledger_of(project, folder))
+        privacy = run_privacy_of(project, ledger, folder.path.name)
         weights = _trained(project, folder, privacy, console).weights
         save_weights(folder.weights, weights)
         report = write_privacy_report(project, folder, privacy) if privacy else None

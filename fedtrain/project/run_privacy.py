@@ -14,20 +14,16 @@ from fedtrain.project.run_folder import RunFolder
 from fedtrain.tracking.jsonl import read_metrics
 
 
-def run_privacy_of(project: Project, folder: RunFolder) -> RunPrivacy | None:
-    """What charges the ledger of a run; None without ``[privacy]``.
-
-    Raises:
-      LedgerError: If the ledger is damaged.
-    """
+def run_privacy_of(project: Project, ledger: Ledger, run_id: str) -> RunPrivacy | None:
+    """What charges ``ledger`` for the run ``run_id``; None without ``[privacy]``."""
     if project.plan is None:
         return None
     return RunPrivacy(
         plan=project.plan,
         mechanisms=project.round_.mechanisms,
         sampler=project.sampler,
-        ledger=Ledger(ledger_of(project, folder)),
-        run_id=folder.path.name,
+        ledger=ledger,
+        run_id=run_id,
         is_private=project.is_protected,
     )
 

@@ -91,6 +91,12 @@ class CheckpointStore:
             )
         return None
 
+    def ledger_head(self) -> Mapping[str, Any] | None:
+        """What the newest readable checkpoint remembers of the privacy ledger."""
+        contents = (_read(path) for path in self._newest_first())
+        header = next((content[0] for content in contents if content), None)
+        return header["ledger_head"] if header else None
+
     def _newest_first(self) -> list[Path]:
         return sorted(self.directory.glob("round-*.ckpt"), reverse=True)
 
