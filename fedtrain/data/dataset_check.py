@@ -15,6 +15,8 @@ _BLOCK_ROWS = 1 << 16
 def check_dataset(dataset: FederatedDataset, *, num_classes: int | None = None) -> int:
     """Checks every row, a block at a time; returns the number of empty clients.
 
+    Of packed rows only the labels are read: packing refuses what is not finite.
+
     Args:
       dataset: Encoded rows, in memory or packed.
       num_classes: Labels must be whole numbers from 0 to ``num_classes - 1``; None
@@ -23,21 +25,25 @@ def check_dataset(dataset: FederatedDataset, *, num_classes: int | None = None) 
     Raises:
       DataError: Naming client, row, column and value.
     """
+    findings = _bad_labels if "packed_sha256" in dataset.info else _findings
     for start in range(0, dataset.examples.num_examples, _BLOCK_ROWS):
         block = dataset.examples.slice(start, start + _BLOCK_ROWS)
-        finding = next(_findings(block, num_classes), None)
+        finding = next(findings(block, num_classes), None)
         if finding is not None:
             raise DataError(_message(dataset, start, finding))
     return int((dataset.num_examples() == 0).sum())
 
 
-def check_finite(examples: Examples, *, where: str) -> None:
-    """Refuses NaN and infinities; ``where`` names the rows in the error."""
-    found = next(_findings(examples, None), None)
+def check_examples(
+    examples: Examples, *, where: str, num_classes: int | None = None
+) -> None:
+    """Checks rows that belong to no data set; ``where`` names them in the error."""
+    found = next(_findings(examples, num_classes), None)
     if found is not None:
         raise DataError(
             f"{where}: row {found.row} (from 0), {found.array}"
-            f"{list(found.place) or ''}: {found.value} {found.reason}."
+            f"{list(found.place) or ''}: {found.value} {found.reason}. Correct the "
+            "data."
         )
 
 
@@ -59,6 +65,10 @@ def _findings(block: Examples, num_classes: int | None) -> Iterator[_Finding]:
             yield from _first(
                 name, values, ~np.isfinite(values), "is not a finite number"
             )
+    yield from _bad_labels(block, num_classes)
+
+
+def _bad_labels(block: Examples, num_classes: int | None) -> Iterator[_Finding]:
     if num_classes is not None:
         outside = (block.labels < 0) | (block.labels >= num_classes)
         allowed = f"is outside the labels 0 to {num_classes - 1}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset, Sensitivity
-from fedtrain.data.dataset_check import check_dataset, check_finite
+from fedtrain.data.dataset_check import check_dataset, check_examples
 from fedtrain.data.examples import Array, Examples
 from fedtrain.data.packed_writer import (
     FORMAT,
@@ -147,7 +147,7 @@ def _blocks(
 ) -> Iterator[tuple[str, Iterable[tuple[str, int]], Examples]]:
     if not isinstance(source, FederatedDataset):
         for client_id, rows in source:
-            check_finite(rows, where=f"client {client_id!r}")
+            check_examples(rows, where=f"client {client_id!r}")
             yield f"client {client_id!r}", [(client_id, rows.num_examples)], rows
         return
     sizes: Iterable[tuple[str, int]] = (

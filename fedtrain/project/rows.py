@@ -8,24 +8,23 @@ import numpy.typing as npt
 from fedtrain.core import seeds
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset
-from fedtrain.data.dataset_check import check_dataset, check_finite
+from fedtrain.data.dataset_check import check_dataset, check_examples
 from fedtrain.data.sets.split import DataSplit
 
 
 def check_rows(split: DataSplit) -> None:
     """Raises DataError for a value that is not finite or a label out of range.
 
-    Packed rows were checked when they were packed, and are not read here.
+    Of packed rows only the labels are read: packing refused what is not finite.
     """
     train = split.train
     if train.examples.num_examples == 0:
         raise DataError(f"{train.name} has no rows at any client.")
-    if "packed_sha256" in train.info:
-        return
     classes = train.examples.labels.dtype.kind in "iu"
-    check_dataset(train, num_classes=max(split.num_classes, 2) if classes else None)
-    if split.test.num_examples:
-        check_finite(split.test, where=f"the test rows of {train.name}")
+    num_classes = max(split.num_classes, 2) if classes else None
+    check_dataset(train, num_classes=num_classes)
+    where = f"the test rows of {train.name}"
+    check_examples(split.test, where=where, num_classes=num_classes)
 
 
 def divided(

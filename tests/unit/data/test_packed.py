@@ -5,6 +5,7 @@ import pytest
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import from_clients
+from fedtrain.data.dataset_check import check_dataset
 from fedtrain.data.examples import Examples
 from fedtrain.data.packed import open_packed, pack, verify_packed
 
@@ -109,3 +110,10 @@ def test_other_versions_and_folders_are_refused(tmp_path):
         open_packed(tmp_path)
     with pytest.raises(DataError, match="is a URL"):
         open_packed("s3://bucket/p")
+
+
+def test_labels_of_packed_rows_are_still_checked(tmp_path):
+    opened = pack(clients().items(), tmp_path / "p")
+    assert check_dataset(opened, num_classes=2) == 1
+    with pytest.raises(DataError, match=r"client 'Zürich', row 1 .*1 is outside"):
+        check_dataset(opened, num_classes=1)
