@@ -63,7 +63,9 @@ def gather_batch(examples: Examples, rows: Any) -> Batch:
     """The batch of ``rows``; padding (-1) repeats the first row with weight 0."""
     mask = (rows >= 0).astype(np.float32)
     at = np.maximum(rows, 0)
-    weights = mask if examples.weights is None else mask * examples.weights[at]
+    weights = mask
+    if examples.weights is not None:
+        weights = mask * _rows(examples.weights, at)
     return Batch(
         features=map_arrays(lambda array: _rows(array, at), examples.features),
         labels=_rows(examples.labels, at),

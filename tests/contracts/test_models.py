@@ -236,11 +236,11 @@ def assert_close(actual, expected, tolerance=2e-6):
 def test_outputs_gradients_statistics_and_three_steps_equal_keras(case):
     original, adapted, batch, loss = case
     weights = shifted(adapted.init(SEED))
-    before = [np.array(v) for group in weight_variables(original) for v in group]
+    before = [v.numpy() for group in weight_variables(original) for v in group]
     states = [(weights, None, None)]
     for _ in range(3):
         states.append(adapted_step(adapted, states[-1][0], batch, 0.1))
-    after = [np.array(v) for group in weight_variables(original) for v in group]
+    after = [v.numpy() for group in weight_variables(original) for v in group]
     assert_close(after, before, 0)
 
     assign(weights, original)
