@@ -21,7 +21,9 @@ class Evaluator:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._forward = tf.function(self._outputs_and_sums, reduce_retracing=True)
+        self._forward = tf.function(
+            self._outputs_and_sums, autograph=False, reduce_retracing=True
+        )
 
     def evaluate(self, weights: ModelWeights, examples: Examples) -> dict[str, float]:
         """Mean loss and metrics over all rows; for two classes, ranking scores too."""

@@ -117,7 +117,7 @@ def test_evaluation_comes_every_k_rounds_and_at_the_end():
 
 
 def test_divergence_names_the_round_and_saves_nothing_of_it(tmp_path):
-    hot = fed_avg(local_sgd(MODEL, sgd(1e39), Epochs(batch_size=4)))
+    hot = fed_avg(local_sgd(MODEL, sgd(3e38), Epochs(batch_size=4)))
     store = CheckpointStore(tmp_path)
     run = plain_run(round_=hot, checkpoints=store)
     with pytest.raises(DivergedError, match=r"Round \d .*learning rate"):
