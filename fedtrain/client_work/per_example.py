@@ -92,11 +92,22 @@ def _traced_by_parts(forward: Forward, loss: Any) -> Any:
 
 
 def _first_that_traces(model: Model, given: Any) -> Any:
-    for strategy in (_gradients_vectorised, _forward_vectorised):
+    strategies = [_gradients_vectorised, _forward_vectorised]
+    # Gradients of a loop cannot be vectorised, and finding out takes half a minute.
+    for strategy in strategies[1:] if _has_loop(model, given) else strategies:
         function = tf.function(functools.partial(strategy, model), autograph=False)
         if _traces(function, given):
             return function
     return functools.partial(_one_after_another, model)
+
+
+def _has_loop(model: Model, given: Any) -> bool:
+    weights, *rows = given
+    first = tf.nest.map_structure(lambda leaf: leaf[0], rows)
+    probe = tf.function(functools.partial(_row_loss, model), autograph=False)
+    definition = probe.get_concrete_function(weights, *first).graph.as_graph_def()
+    bodies = [definition.node, *(f.node_def for f in definition.library.function)]
+    return any("While" in node.op for body in bodies for node in body)
 
 
 def _traces(function: Any, given: Any) -> bool:

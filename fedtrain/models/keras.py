@@ -114,8 +114,8 @@ def mixing_layers(model: Any) -> tuple[str, ...]:
 def _forward(model: Any) -> Callable[..., ForwardPass]:
     run = _traceable(model)
     # In a graph the shapes are those of the graph; plain Python sees many batch sizes.
-    inside = tf.function(run)
-    outside = tf.function(run, reduce_retracing=True)
+    inside = tf.function(run, autograph=False)
+    outside = tf.function(run, autograph=False, reduce_retracing=True)
 
     def forward(
         weights: ModelWeights, features: Any, *, training: bool, seed: Seed

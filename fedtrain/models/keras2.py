@@ -43,11 +43,15 @@ def call(
 ) -> Call:
     """Calls ``model`` with tensors in place of its variables."""
     frame = Frame({id(variable): value for variable, value in given}, seed)
-    with frame:
-        outputs = model(features, training=training)
+    with frame, _autograph_enabled():
+        outputs = _outputs(model, frame, features, training=training)
         penalties = list(model.losses)
     values = [frame.values[id(variable)] for variable, _ in given]
-    data_losses = any(layer._losses for layer in model._flatten_layers())
+    data_losses = any(
+        layer._losses or layer._eager_losses for layer in model._flatten_layers()
+    )
+    if data_losses:
+        model._clear_losses()  # they are tensors of this trace
     return Call(outputs, values, penalties, data_losses)
 
 
@@ -58,6 +62,7 @@ class Frame:
         self.values = values
         self._seed = seed
         self._draws = 0
+        self.refusal: ConfigError | None = None
         self._graph = tf.compat.v1.get_default_graph()
 
     def __enter__(self) -> "Frame":
@@ -76,11 +81,12 @@ class Frame:
     def write(self, variable: Any, value: Any) -> Any:
         """Makes ``value`` the new value of ``variable``, and returns it."""
         if tf.compat.v1.get_default_graph() is not self._graph:
-            raise ConfigError(
+            self.refusal = ConfigError(
                 f"{variable.name} is assigned inside a loop, a condition or a "
                 "tf.function within the model, from where its new value cannot come "
                 "out; assign it in the layer's call itself."
             )
+            raise self.refusal
         value = tf.convert_to_tensor(value, variable.dtype)
         self.values[id(variable)] = tf.ensure_shape(value, variable.shape)
         return self.values[id(variable)]
@@ -199,6 +205,25 @@ class SwappedGenerator(_Base):
         if frame is None:
             return super().make_seed_for_stateless_op()
         return frame.next_seed()
+
+
+def _outputs(model: Any, frame: Frame, features: Any, *, training: bool) -> Any:
+    try:
+        return model(features, training=training)
+    except Exception:
+        if frame.refusal:  # autograph dresses it up as an error of its own
+            raise frame.refusal from None
+        raise
+
+
+@functools.cache
+def _autograph_enabled() -> Any:
+    """A context in which Keras 2 converts a user's ``call``, as it does in ``fit``."""
+
+    def status() -> Any:
+        return tf.__internal__.autograph.control_status_ctx()
+
+    return tf.autograph.to_graph(status)()
 
 
 def _frame_of(variable: Any) -> Frame | None:
