@@ -6,11 +6,12 @@ once for a given run, round, attempt and input. Private data has one ledger for 
 data set, public data one for each run.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Ledger:
         self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self._covered = 0
         self._size = 0
-        self._read_new()
+        self._read_consistently()
 
     def head(self) -> dict[str, Any]:
         """The number of entries and the hash of the last one."""
@@ -105,7 +106,7 @@ class Ledger:
 
     def expect(self, head: Mapping[str, Any]) -> None:
         """Raises LedgerError unless the ledger still holds all that ``head`` counts."""
-        self._read_new()
+        self._read_consistently()
         length, found = int(head["length"]), len(self._hashes)
         if length <= self._covered:
             return
@@ -131,14 +132,23 @@ class Ledger:
             to refuse, and then nothing is written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            return self._charge(charge, allowed)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S)
         try:
-            with FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S):
-                return self._charge(charge, allowed)
+            lock.acquire()
         except Timeout as error:
             raise LedgerError(
                 f"{self.path} was locked by another run for {_LOCK_TIMEOUT_S:g} s; "
                 "wait for it to end."
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _charge(
         self, charge: Charge, allowed: Callable[[Spending], None] | None
@@ -151,6 +161,14 @@ class Ledger:
         append_line(self.path, sealed(charge.to_json(), self.head()["hash"]))
         self._read_new()
         return True
+
+    def _read_consistently(self) -> None:
+        try:
+            self._read_new()
+        except LedgerError:
+            # Another run may be in the middle of a line: look again when it is not.
+            with self._locked():
+                self._read_new()
 
     def _read_new(self) -> None:
         """Takes in the entries that this or another run has appended since."""

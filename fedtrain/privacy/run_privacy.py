@@ -81,6 +81,36 @@ class RunPrivacy:
         self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
         return self._epsilon(self.ledger.spending, accounting.QUICK)
 
+    def charge_release(
+        self, name: str, counts: events.Counts, *, input_hash: str
+    ) -> float:
+        """Charges every client for one more number that is about to be released.
+
+        Args:
+          name: What it is.
+          counts: What it costs one unit, as counted events.
+          input_hash: Of everything that decides the number; the same name and input
+            are charged once in a run.
+
+        Returns:
+          The epsilon spent once it is released.
+
+        Raises:
+          BudgetExhaustedError: If the release would pass the budget.
+        """
+        charge = Charge(
+            run=self.run_id,
+            round_number=-1,
+            attempt=0,
+            input_hash=input_hash,
+            unit=self.plan.unit,
+            counts=counts,
+            clients=None,
+            note=f"release: {name}",
+        )
+        self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
+        return self._epsilon(self.ledger.spending, accounting.QUICK)
+
     def round_event(self) -> Any:
         """What one unit of a charged client spends in a round."""
         joint = dp_accounting.ComposedDpEvent([m.dp_event for m in self.mechanisms])
@@ -116,7 +146,7 @@ class RunPrivacy:
         epsilon = self._epsilon(after, accounting.FINE)
         if epsilon > budget:
             raise BudgetExhaustedError(
-                f"The next round would bring epsilon to {epsilon:.4g}, above the budget"
+                f"This would bring epsilon to {epsilon:.4g}, above the budget"
                 f" of {budget:g} (unit {self.plan.unit}, delta {self.plan.delta:g}; "
                 f"ledger {self.ledger.path}). Nothing was read or released. Raise "
                 "target_epsilon, or plan with more noise or fewer rounds."

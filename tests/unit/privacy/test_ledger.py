@@ -2,6 +2,7 @@ import json
 import math
 import multiprocessing
 import stat
+import time
 
 import pytest
 
@@ -122,6 +123,30 @@ def test_processes_that_charge_at_once_lose_nothing(path):
         worker.join(120)
         assert worker.exitcode == 0
     assert Ledger(path).head()["length"] == 20
+
+
+def charge_without_end(path):
+    ledger = Ledger(path)
+    for number in range(1_000_000):
+        ledger.charge(charge(number))
+
+
+def test_a_killed_process_leaves_a_ledger_that_can_be_read(path):
+    process = multiprocessing.get_context("spawn").Process(
+        target=charge_without_end, args=(path,)
+    )
+    process.start()
+    deadline = time.monotonic() + 120.0
+    while not (path.exists() and path.stat().st_size > 20_000):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join(30)
+    ledger = Ledger(path)
+    before = ledger.head()["length"]
+    assert before > 10
+    ledger.charge(charge(0, run="next"))
+    assert Ledger(path).head()["length"] == before + 1
 
 
 def test_units_of_different_size_do_not_mix(path):
