@@ -31,14 +31,18 @@ class Spending:
         if clients is None:
             self._common.update(charged)
             return
+        nothing: frozenset[Any] = frozenset()
+        # Many clients have spent the same, so few sums are worked out.
+        sums: dict[frozenset[Any], frozenset[Any]] = {}
         for client in clients:
-            before = self._by_client.get(client, frozenset())
-            after = frozenset((Counter(dict(before)) + Counter(charged)).items())
-            self._by_client[client] = after
-            self._num_with[after] += 1
+            before = self._by_client.get(client, nothing)
+            if before not in sums:
+                total = Counter(dict(before)) + Counter(charged)
+                sums[before] = frozenset(total.items())
+            self._by_client[client] = sums[before]
+            self._num_with[sums[before]] += 1
             self._num_with[before] -= 1
-            if self._num_with[before] <= 0:
-                del self._num_with[before]
+        self._num_with = +self._num_with
 
     def after(
         self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
