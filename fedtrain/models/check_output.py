@@ -8,7 +8,7 @@ import tensorflow as tf
 from fedtrain.core.errors import ConfigError, FedtrainError
 from fedtrain.data.examples import Examples, map_arrays
 from fedtrain.models import losses
-from fedtrain.models.model import Model, ModelWeights
+from fedtrain.models.model import Model, ModelWeights, output_values
 
 _PROBE_ROWS = 4
 _KINDS: dict[Any, str] = {
@@ -36,7 +36,7 @@ def check_output(model: Model, weights: ModelWeights, examples: Examples) -> Non
     outputs = _outputs(model, weights, probe)
     check = _CHECKS.get(loss_kind(model))
     if check is not None:
-        check(model.name, getattr(outputs, "values", outputs), examples.labels)
+        check(model.name, output_values(outputs), examples.labels)
     _check_loss(model, probe, outputs)
 
 

@@ -20,11 +20,10 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.core.seeds import Seed
 from fedtrain.models import keras_trace
 from fedtrain.models.keras_losses import (
-    MaskedOutputs,
     loss_quantity,
     metric_quantities,
 )
-from fedtrain.models.model import ForwardPass, Model, ModelWeights
+from fedtrain.models.model import ForwardPass, MaskedOutputs, Model, ModelWeights
 
 if keras.__version__.startswith("2."):
     from fedtrain.models import keras2 as engine
@@ -58,7 +57,9 @@ def keras_model(
       ConfigError: The model is not built, or the loss or a metric cannot be used.
     """
     _check_built(model)
-    quantity = loss_quantity(loss or getattr(model, "loss", None), class_weights)
+    quantity = loss_quantity(
+        loss or getattr(model, "loss", None) or None, class_weights
+    )
     if metrics is None:
         metrics = _compiled_metrics(model)
     trainable, state = weight_variables(model)

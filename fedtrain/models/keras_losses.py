@@ -2,28 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
-from fedtrain.models.model import PerExample, PerExampleFunction
+from fedtrain.models import losses
+from fedtrain.models.model import MaskedOutputs, PerExample, PerExampleFunction
 
 _SUM_NAMES = {"accuracy", "acc"}
-
-
-class MaskedOutputs(NamedTuple):
-    """Outputs of a model that masks places of a row, such as padded tokens.
-
-    Attributes:
-      values: Tensor [batch, time, ...].
-      mask: Bool tensor [batch, time]: false where a place does not count.
-    """
-
-    values: Any
-    mask: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +43,7 @@ class KerasQuantity:
         labels = _matched(labels, outputs)
         values = self.function(labels, outputs)
         if isinstance(values, PerExample):
-            return values
+            return values._replace(total=self._weighted(values.total, labels))
         if values.shape.rank == 0:
             raise ConfigError(
                 f"{self.name} gives one number for a whole batch, but each row needs "
@@ -75,18 +64,18 @@ class KerasQuantity:
 
 def loss_quantity(loss: Any, class_weights: Mapping[int, float] | None) -> Any:
     """The loss that a user names, gives as an object or as a function."""
-    resolved = keras.losses.get(loss)
-    if resolved is None:
+    if loss is None:
         raise ConfigError(
             "loss is missing: pass loss=..., or compile the model with one. "
             "For example loss=keras.losses.SparseCategoricalCrossentropy("
             "from_logits=True)."
         )
-    if isinstance(resolved, list | tuple | dict):
+    if isinstance(loss, list | tuple | dict):
         raise ConfigError(
-            f"loss is a {type(resolved).__name__}, but models with several outputs "
+            f"loss is a {type(loss).__name__}, but models with several outputs "
             "are not supported; give the model one output and one loss."
         )
+    resolved = keras.losses.get(loss)
     function = getattr(resolved, "call", resolved)
     kind = _kind(resolved)
     return KerasQuantity(
@@ -176,6 +165,8 @@ def _name(thing: Any) -> str:
 
 
 def _from_logits(loss: Any) -> bool:
+    if loss in (losses.sparse_cross_entropy, losses.binary_cross_entropy):
+        return True
     config = loss.get_config() if hasattr(loss, "get_config") else {}
     return bool(config.get("from_logits", False))
 

@@ -38,11 +38,23 @@ class Batch(NamedTuple):
     mask: Any
 
 
+class MaskedOutputs(NamedTuple):
+    """Outputs of a model that masks places of a row, such as padded tokens.
+
+    Attributes:
+      values: Tensor [batch, time, ...].
+      mask: Bool tensor [batch, time]: false where a place does not count.
+    """
+
+    values: Any
+    mask: Any
+
+
 class ForwardPass(NamedTuple):
     """What a model computes for a batch.
 
     Attributes:
-      outputs: Tensor [batch, ...].
+      outputs: Tensor [batch, ...], or ``MaskedOutputs``.
       state: The new ``ModelWeights.state``.
       penalty: Scalar, the weights' regularisation losses.
     """
@@ -87,6 +99,11 @@ class Model(NamedTuple):
     metrics: Mapping[str, PerExampleFunction]
     mixing_layers: tuple[str, ...] = ()
     name: str = "model"
+
+
+def output_values(outputs: Any) -> Any:
+    """The outputs as a tensor [batch, ...], without a mask."""
+    return outputs.values if isinstance(outputs, MaskedOutputs) else outputs
 
 
 def mean_loss(model: Model, batch: Batch, outputs: Any) -> tf.Tensor:

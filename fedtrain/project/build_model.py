@@ -17,7 +17,7 @@ from fedtrain.data.examples import map_arrays
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.models.dense import dense_classifier
 from fedtrain.models.keras import keras_model
-from fedtrain.models.model import Model
+from fedtrain.models.model import Model, output_values
 from fedtrain.project.config import ModelSection, ProjectConfig
 
 
@@ -148,4 +148,4 @@ def _output_shape(model: Model, split: DataSplit) -> tuple[int, ...]:
             f"{model.name} cannot take the rows of {split.name}, whose features have "
             f"shape {split.feature_shape}: {first_line}"
         ) from error
-    return tuple(outputs.shape)
+    return tuple(output_values(outputs).shape)

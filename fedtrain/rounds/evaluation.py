@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Examples, map_arrays
-from fedtrain.models.model import Batch, Model, ModelWeights, sums
+from fedtrain.models.model import Batch, Model, ModelWeights, output_values, sums
 
 _BATCH_SIZE = 512
 
@@ -30,7 +30,9 @@ class Evaluator:
         outputs, values = self._run(weights, examples)
         if not examples.num_examples:
             return {}
-        return values | binary_scores(examples.labels, outputs)
+        from_logits = getattr(self._model.loss, "from_logits", True)
+        scores = binary_scores(examples.labels, outputs, from_logits=from_logits)
+        return values | scores
 
     def predict(self, weights: ModelWeights, examples: Examples) -> npt.NDArray[Any]:
         """The model's outputs, [rows, ...]."""
@@ -65,17 +67,21 @@ class Evaluator:
     def _outputs_and_sums(self, weights: ModelWeights, batch: Batch) -> Any:
         seed = tf.constant([0, 0])
         result = self._model.forward(weights, batch.features, training=False, seed=seed)
-        return result.outputs, sums(self._model, batch, result.outputs)
+        values = output_values(result.outputs)
+        return values, sums(self._model, batch, result.outputs)
 
 
-def binary_scores(labels: Any, outputs: Any) -> dict[str, float]:
+def binary_scores(
+    labels: Any, outputs: Any, *, from_logits: bool = True
+) -> dict[str, float]:
     """Ranking and calibration scores of a two-class model; empty for any other.
 
     ``roc_auc``; ``pr_auc`` (average precision); ``ks``, the largest distance between
     the two classes' score distributions; ``brier``, the mean squared error of the
-    probability.
+    probability. Outputs are logits, or probabilities where ``from_logits`` is false.
     """
-    probability = _positive_probability(np.asarray(outputs, np.float64))
+    outputs = np.asarray(outputs, np.float64)
+    probability = _positive_probability(outputs, from_logits=from_logits)
     labels = np.asarray(labels).reshape([-1])
     if probability is None or len(probability) != len(labels):
         return {}
@@ -105,11 +111,14 @@ def spread(
     }
 
 
-def _positive_probability(outputs: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+def _positive_probability(
+    outputs: npt.NDArray[Any], *, from_logits: bool
+) -> npt.NDArray[Any] | None:
     if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
-        return np.asarray(expit(outputs.reshape([-1])))
+        flat = outputs.reshape([-1])
+        return np.asarray(expit(flat)) if from_logits else flat
     if outputs.ndim == 2 and outputs.shape[1] == 2:
-        return np.asarray(softmax(outputs, axis=1)[:, 1])
+        return np.asarray((softmax(outputs, axis=1) if from_logits else outputs)[:, 1])
     return None
 
 

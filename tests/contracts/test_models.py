@@ -39,12 +39,19 @@ class Subclassed(keras.Model):
         return self.head(values)
 
 
-class Decorated(keras.Model):
-    """A call under tf.function, whose first trace would keep stale tensors."""
+class Plain(keras.Model):
+    """What ``Decorated`` should compute: in Keras 3 it goes stale even by itself."""
 
     def __init__(self):
-        super().__init__(name="decorated")
+        super().__init__(name="plain")
         self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+class Decorated(Plain):
+    """A call under tf.function, whose first trace would keep stale tensors."""
 
     @tf.function
     def call(self, inputs):
@@ -243,12 +250,15 @@ def test_outputs_gradients_statistics_and_three_steps_equal_keras(case):
     after = [v.numpy() for group in weight_variables(original) for v in group]
     assert_close(after, before, 0)
 
+    if isinstance(original, Decorated):
+        original = built(Plain(), VECTORS)
     assign(weights, original)
     for expected, outputs, gradients in states[1:]:
         kept, _, kept_gradients = ordinary_step(original, batch, loss, 0.1)
         assert_close(values_of(outputs), kept)
         assert_close(gradients, tuple(kept_gradients))
-        assert_close(ModelWeights(*adapted.init(SEED)), expected)
+        now = [v.numpy() for group in weight_variables(original) for v in group]
+        assert_close(now, expected)
     result = adapted.forward(states[-1][0], batch.features, training=False, seed=SEED)
     kept = original(batch.features, training=False)
     assert_close(values_of(result.outputs), kept)

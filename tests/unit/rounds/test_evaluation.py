@@ -36,6 +36,11 @@ def test_ranking_scores_of_a_perfect_model():
     assert scores["brier"] < 1e-6
 
 
+def test_probabilities_are_not_taken_for_logits():
+    scores = binary_scores([0, 1], np.array([0.0, 1.0]), from_logits=False)
+    assert scores["brier"] == 0.0
+
+
 def test_more_than_two_classes_have_no_ranking_scores():
     assert binary_scores([0, 1, 2], np.zeros([3, 3])) == {}
 
