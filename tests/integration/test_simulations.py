@@ -1,0 +1,120 @@
+"""Each experiment runs from its command line and goes on where it stopped."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def module(name):
+    return importlib.import_module(f"simulations.{name}")
+
+
+def run(monkeypatch, name, folder, *arguments):
+    command = [name, "--output", str(folder), "--seeds", "1", *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    module(f"{name}.run").main()
+    return json.loads((folder / "results.json").read_text())["trials"]
+
+
+def test_heart_disease_reproduces_training_at_one_hospital(
+    monkeypatch, tmp_path, data_dir
+):
+    only = ("--only", "fed_adam", "local_cleveland", "--rounds", "1")
+    trials = run(monkeypatch, "heart_disease", tmp_path, *only)
+    assert trials["local_cleveland"][0]["pooled_test"] > 0.75
+    assert set(trials) == {"fed_adam", "local_cleveland"}
+    assert "reproduced" in (tmp_path / "table.md").read_text()
+
+
+def test_a_finished_trial_is_not_run_again(monkeypatch, tmp_path, data_dir):
+    only = ("--only", "fed_avg", "--rounds", "1")
+    first = run(monkeypatch, "heart_disease", tmp_path, *only)
+    assert run(monkeypatch, "heart_disease", tmp_path, *only) == first
+
+
+def test_credit_default_spends_no_more_than_its_target(monkeypatch, tmp_path, data_dir):
+    only = ("--only", "federated", "federated_epsilon_3", "--rounds", "1")
+    trials = run(monkeypatch, "credit_default", tmp_path, *only)
+    assert 2.9 < trials["federated_epsilon_3"][0]["epsilon"] <= 3.0
+    assert trials["federated"][0]["roc_auc"] > 0.6
+    ledger = tmp_path / "federated_epsilon_3" / "seed_0" / "ledger.jsonl"
+    assert len(ledger.read_text().splitlines()) == 1
+
+
+def test_calibration_error_is_zero_where_rates_are_as_predicted():
+    calibration_error = module("credit_default.run").calibration_error
+    labels = np.tile([0, 0, 0, 1], 100)
+    logits = np.tile([np.log(3.0), 0.0], [400, 1])
+    assert calibration_error(labels, logits, num_bins=1) == pytest.approx(0.0)
+    assert calibration_error(labels, 0.0 * logits, num_bins=1) == pytest.approx(0.25)
+
+
+def test_mnist_writers_runs(monkeypatch, tmp_path, data_dir):
+    only = ("--only", "fed_avg", "--rounds", "2")
+    trials = run(monkeypatch, "mnist_writers", tmp_path, *only)
+    assert trials["fed_avg"][0]["test_accuracy"] > 0.4
+
+
+def test_mnist_writers_plans_noise_for_every_writer_in_every_round(data_dir):
+    writers = module("mnist_writers.run")
+    plan = writers.plan_for(8.0, num_rounds=25)
+    assert 7.9 < plan.epsilon() <= 8.0
+    assert not plan.amplifies
+    assert writers.private(plan).mechanisms[0].noise_multiplier == plan.noise_multiplier
+
+
+@pytest.mark.slow
+def test_shakespeare_goes_on_from_a_shorter_run(monkeypatch, tmp_path, data_dir):
+    for rounds in ("1", "2"):
+        only = ("--only", "fed_avg", "--rounds", rounds)
+        run(monkeypatch, "shakespeare", tmp_path, *only)
+    curve = (tmp_path / "fed_avg" / "seed_0" / "curve.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in curve] == [1, 2]
+
+
+def test_the_lstm_is_the_textbook_one_and_so_is_its_gradient():
+    lstm = module("shakespeare.lstm").lstm
+    random = np.random.default_rng(0)
+    shapes = {"kernel": [3, 16], "recurrent": [4, 16], "bias": [16]}
+    weights = {
+        name: tf.constant(random.normal(size=shape), tf.float32)
+        for name, shape in shapes.items()
+    }
+    values = tf.constant(random.normal(size=[2, 5, 3]), tf.float32)
+    upstream = tf.constant(random.normal(size=[2, 5, 4]), tf.float32)
+
+    @tf.function
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch([values, weights])
+            outputs = function(values, weights)
+        found = tape.gradient(outputs, [values, weights], upstream)
+        return tf.nest.flatten([outputs, found])
+
+    for ours, plain in zip(gradients(lstm), gradients(textbook_lstm), strict=True):
+        np.testing.assert_allclose(ours, plain, atol=2e-5)
+
+
+def textbook_lstm(values, weights):
+    hidden = cell = tf.zeros([2, 4])
+    outputs = []
+    for step in range(5):
+        sums = values[:, step] @ weights["kernel"] + hidden @ weights["recurrent"]
+        let_in, forget, let_out, candidate = tf.split(sums + weights["bias"], 4, axis=1)
+        kept = tf.sigmoid(forget) * cell
+        cell = kept + tf.sigmoid(let_in) * tf.tanh(candidate)
+        hidden = tf.sigmoid(let_out) * tf.tanh(cell)
+        outputs.append(hidden)
+    return tf.stack(outputs, axis=1)
