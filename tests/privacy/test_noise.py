@@ -121,6 +121,19 @@ def test_tree_noise_of_a_prefix_is_that_of_its_nodes():
         assert np.var(prefix) == pytest.approx(expected, rel=FIVE_SD)
 
 
+@pytest.mark.parametrize("build", [tree_mechanism, banded_mechanism])
+def test_correlated_noise_is_the_same_in_a_compiled_round(build):
+    stage = build(
+        clipping_norm=1.0,
+        noise_multiplier=0.5,
+        participation=Participation(num_rounds=5, min_separation=2),
+    )
+    compiled = stage._replace(decode=tf.function(stage.decode))
+    np.testing.assert_allclose(
+        noise_of(compiled, 5), noise_of(stage, 5), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_banded_noise_is_the_inverse_of_the_encoder():
     stage = banded_mechanism(
         clipping_norm=1.0,

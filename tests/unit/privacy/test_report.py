@@ -13,6 +13,7 @@ from fedtrain.privacy.gaussian import gaussian_mechanism
 from fedtrain.privacy.ledger import Charge, Ledger
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.report import (
+    PUBLIC_EXCLUSION,
     DataScope,
     checked_report,
     json_schema,
@@ -124,6 +125,11 @@ def test_private_data_is_never_called_a_release(tmp_path):
     assert report.status == "NOT A RELEASE"
     assert report.statement.startswith("NOT A RELEASE")
     assert "seeded" in report.noise_source
+    assert PUBLIC_EXCLUSION not in report.known_exclusions
+
+
+def test_exact_losses_beside_a_public_run_are_named(report):
+    assert PUBLIC_EXCLUSION in report.known_exclusions
 
 
 def test_no_amplification_is_said_to_be_none(tmp_path):
