@@ -31,3 +31,8 @@ def logistic_regression(num_features: int) -> Model:
         metrics={"accuracy": binary_accuracy},
         name="logistic_regression",
     )
+
+
+def model() -> Model:
+    """The model that ``federation.toml`` names."""
+    return logistic_regression(13)
