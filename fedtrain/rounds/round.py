@@ -76,7 +76,8 @@ def averaging_round(
       PrivacyError: If the aggregator reveals an exact quantity beside a protected one.
     """
     mechanisms = (*client_work.mechanisms, *aggregator.mechanisms)
-    refuse_exact_quantities(mechanisms, aggregator.reveals)
+    # Client work that protects itself also fixes its weight, so a mean may divide by it.
+    refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
     if client_work.mechanisms and aggregator.mechanisms:
         raise PrivacyError(
             "The client work and the aggregator both add noise; one epsilon cannot "
