@@ -1,5 +1,6 @@
 """The ``fedtrain`` command: its subcommands, and what each kind of error exits with."""
 
+import logging
 import os
 import sys
 import traceback
@@ -7,9 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-
-# Before TensorFlow is imported anywhere: the terminal is for the run's own words.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import fedtrain
 from fedtrain.cli import data, evaluate, ledger, new, plan, simulate
@@ -43,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
+    _silence_tensorflow()
     as_json = "json" in [*arguments, ""][_after(arguments, "--format") :][:1] or (
         "--format=json" in arguments
     )
@@ -60,6 +59,13 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"An error inside fedtrain: {error}\n")
         return 1
     return 0
+
+
+def _silence_tensorflow() -> None:
+    """Before its first import: the terminal is for the run's own words."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _after(arguments: Sequence[str], option: str) -> int:

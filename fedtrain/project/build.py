@@ -17,6 +17,7 @@ from fedtrain.project.build_plan import plan_of
 from fedtrain.project.build_privacy import private_round
 from fedtrain.project.build_round import plain_round
 from fedtrain.project.config import ProjectConfig
+from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.round import Round
 from fedtrain.rounds.runtime import Runtime
 from fedtrain.runtimes.compiled import CompiledRuntime
@@ -35,6 +36,7 @@ class Project:
       sampler: Who takes part in a round.
       round_: One round of the algorithm, privacy included.
       runtime: Who carries rounds out.
+      evaluator: Scores weights on rows; compiled once.
       plan: The calibrated privacy plan; None without ``[privacy]``.
       given_model: The object that replaced ``[model]``, if any.
       given_data: The object that replaced ``data.path``, if any.
@@ -47,6 +49,7 @@ class Project:
     sampler: CohortSampler
     round_: Round
     runtime: Runtime
+    evaluator: Evaluator
     plan: PrivacyPlan | None = None
     given_model: Any = None
     given_data: Any = None
@@ -100,6 +103,7 @@ def build(
         sampler=parts.sampler,
         round_=_round(config, parts, plan),
         runtime=runtime_of(config),
+        evaluator=Evaluator(parts.model),
         plan=plan,
         given_model=model,
         given_data=data,

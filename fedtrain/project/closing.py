@@ -11,7 +11,6 @@ from fedtrain.project.build import Project
 from fedtrain.project.build_round import plain_round, plain_work
 from fedtrain.project.comparison import trained_alone
 from fedtrain.project.config import ProjectConfig
-from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.train import TrainingRun, train
 
 WITH_PRIVACY = "federated, with privacy"
@@ -40,7 +39,7 @@ def comparison(
       told: Hears what is being trained.
     """
     metric = main_metric(scores)
-    evaluator = Evaluator(project.model)
+    evaluator = project.evaluator
     private = project.config.privacy is not None
     rows = [_row(WITH_PRIVACY if private else WITHOUT_PRIVACY, [scores[metric]])]
     if private:

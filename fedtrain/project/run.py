@@ -28,7 +28,6 @@ from fedtrain.project.stored import save_given_model, stored_toml
 from fedtrain.project.summary import summarised
 from fedtrain.project.weights_file import save_weights
 from fedtrain.rounds.checkpoint import CheckpointStore
-from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.tracking.jsonl import metrics_log
@@ -123,10 +122,9 @@ def _evaluation(project: Project) -> Any:
     """Scores on the test rows; None where showing them would break the promise."""
     if not project.shows_test:
         return None
-    evaluator = Evaluator(project.model)
 
     def evaluate(state: ServerState) -> Mapping[str, float]:
-        scores = evaluator.evaluate(state.weights, project.split.test)
+        scores = project.evaluator.evaluate(state.weights, project.split.test)
         return {f"test_{name}": value for name, value in scores.items()}
 
     return evaluate

@@ -7,7 +7,7 @@ from fedtrain.models.model import ModelWeights
 from fedtrain.project.build import Project
 from fedtrain.project.closing import Told, comparison, main_metric
 from fedtrain.project.run_folder import RunFolder
-from fedtrain.rounds.evaluation import Evaluator, spread
+from fedtrain.rounds.evaluation import spread
 from fedtrain.tracking.jsonl import read_metrics
 
 NO_PRIVACY = (
@@ -41,6 +41,7 @@ def summarised(
         "name": project.config.name,
         "run": str(folder.path),
         "rounds": project.config.rounds.num_rounds,
+        "empty_clients": int((project.split.train.num_examples() == 0).sum()),
         "seconds_in_rounds": round(sum(r["seconds"] for r in history), 2),
         "privacy": dict(privacy) if privacy else None,
         "privacy_statement": privacy["statement"] if privacy else NO_PRIVACY,
@@ -50,7 +51,7 @@ def summarised(
         "clients": None,
     }
     if project.shows_test:
-        scores = Evaluator(project.model).evaluate(weights, project.split.test)
+        scores = project.evaluator.evaluate(weights, project.split.test)
         summary |= {"test": scores, "metric": main_metric(scores)}
     if project.compares:
         summary["comparison"] = comparison(project, summary["test"], told=told)
@@ -64,7 +65,7 @@ def _by_client(project: Project, weights: ModelWeights) -> dict[str, Any] | None
     clients = project.split.test_clients
     if clients is None or not project.shows_test:
         return None
-    scores = Evaluator(project.model).evaluate_clients(weights, clients)
+    scores = project.evaluator.evaluate_clients(weights, clients)
     metric = main_metric(next(iter(scores.values()), {"accuracy": 0.0}))
     return {
         "metric": metric,
