@@ -44,7 +44,7 @@ from simulations.experiment import Scores
 
 _MODEL = convolutional_classifier(filters=(8, 16))
 _NUM_WRITERS, _DELTA = 539, 1e-4
-_CLIPPING_NORMS = {8.0: 0.5, 2.0: 0.25}  # by epsilon: more noise, smaller steps
+_CLIPPING_NORMS = {8.0: 1.0, 2.0: 0.5}  # by epsilon: more noise, smaller steps
 _PRIVATE_ROUNDS = 25
 _LONE_WRITERS, _LONE_EPOCHS = 20, 30
 

@@ -76,6 +76,21 @@ def test_mnist_writers_plans_noise_for_every_writer_in_every_round(data_dir):
 
 
 @pytest.mark.slow
+def test_mnist_niid_is_above_ninety_percent_after_one_round(
+    monkeypatch, tmp_path, data_dir
+):
+    only = ("--only", "iid/fed_avg", "--rounds", "1")
+    trials = run(monkeypatch, "mnist_niid", tmp_path, *only)
+    assert trials["iid/fed_avg"][0]["best_accuracy"] > 0.9
+
+
+def test_mnist_niid_has_a_round_for_every_published_figure():
+    niid = module("mnist_niid.run")
+    algorithms = {name.split("/")[1] for name in niid.PUBLISHED}
+    assert algorithms == set(niid.rounds())
+
+
+@pytest.mark.slow
 def test_shakespeare_goes_on_from_a_shorter_run(monkeypatch, tmp_path, data_dir):
     for rounds in ("1", "2"):
         only = ("--only", "fed_avg", "--rounds", rounds)
