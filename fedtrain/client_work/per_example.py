@@ -92,22 +92,30 @@ def _traced_by_parts(forward: Forward, loss: Any) -> Any:
 
 
 def _first_that_traces(model: Model, given: Any) -> Any:
-    strategies = [_gradients_vectorised, _forward_vectorised]
-    # Gradients of a loop cannot be vectorised, and finding out takes half a minute.
-    for strategy in strategies[1:] if _has_loop(model, given) else strategies:
+    for strategy in _candidates(_operations(model, given)):
         function = tf.function(functools.partial(strategy, model), autograph=False)
         if _traces(function, given):
             return function
     return functools.partial(_one_after_another, model)
 
 
-def _has_loop(model: Model, given: Any) -> bool:
+def _candidates(operations: set[str]) -> list[Any]:
+    # Vectorised gradients of attention end the process in TensorFlow 2.21 with oneDNN.
+    if "Einsum" in operations:
+        return []
+    # Gradients of a loop cannot be vectorised, and finding out takes half a minute.
+    if operations & {"While", "StatelessWhile"}:
+        return [_forward_vectorised]
+    return [_gradients_vectorised, _forward_vectorised]
+
+
+def _operations(model: Model, given: Any) -> set[str]:
     weights, *rows = given
     first = tf.nest.map_structure(lambda leaf: leaf[0], rows)
     probe = tf.function(functools.partial(_row_loss, model), autograph=False)
     definition = probe.get_concrete_function(weights, *first).graph.as_graph_def()
     bodies = [definition.node, *(f.node_def for f in definition.library.function)]
-    return any("While" in node.op for body in bodies for node in body)
+    return {node.op for body in bodies for node in body}
 
 
 def _traces(function: Any, given: Any) -> bool:
