@@ -5,6 +5,7 @@ from fedtrain.aggregation.mean import weighted_mean
 from fedtrain.client_work.batching import Batching, Epochs
 from fedtrain.client_work.client_work import ClientWork
 from fedtrain.client_work.local_sgd import local_sgd
+from fedtrain.core import validate
 from fedtrain.models.model import Model
 from fedtrain.optimizers.optimizer import Optimizer
 from fedtrain.optimizers.sgd import sgd
@@ -44,6 +45,7 @@ def fed_prox(
     server_optimizer: Optimizer | None = None,
 ) -> Round:
     """FedAvg with a proximal term on the clients (Li et al., 2020, FedProx)."""
+    validate.non_negative(proximal_strength=proximal_strength)
     work = local_sgd(
         model, client_optimizer, batching, proximal_strength=proximal_strength
     )

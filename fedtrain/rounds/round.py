@@ -76,7 +76,7 @@ def averaging_round(
       PrivacyError: If the aggregator reveals an exact quantity beside a protected one.
     """
     mechanisms = (*client_work.mechanisms, *aggregator.mechanisms)
-    # Client work that protects itself also fixes its weight, so a mean may divide by it.
+    # Client work that protects itself fixes its weight too: a mean may divide by it.
     refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
     if client_work.mechanisms and aggregator.mechanisms:
         raise PrivacyError(

@@ -49,7 +49,8 @@ class TrainingRun:
       evaluate: Scores a state, for example on public test data.
       evaluate_every: Rounds between two evaluations; the last round has one too.
       checkpoints: Where to save, and to resume from.
-      on_round: Called with each round's report and state.
+      on_round: Called with each round's report and state, before the round is saved;
+        after a crash it may hear of a round again.
     """
 
     round_: Round
@@ -95,10 +96,11 @@ def train(run: TrainingRun, state: ServerState) -> TrainResult:
     reports = []
     while progress.round_number < run.num_rounds:
         progress, report = _one_round(run, progress)
-        _save(run, progress)
         reports.append(report)
+        # Told first, saved second: a crash between repeats a report, never loses one.
         for callback in run.on_round:
             callback(report, progress.state)
+        _save(run, progress)
     return TrainResult(progress.state, tuple(reports))
 
 
