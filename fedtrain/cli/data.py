@@ -7,6 +7,7 @@ import typer
 
 import fedtrain
 from fedtrain.cli.output import Format, note, show_json, show_table, show_text
+from fedtrain.cli.quiet import load_tensorflow
 
 app = typer.Typer(
     help="List, describe and pack data sets.",
@@ -23,6 +24,7 @@ _SETTING = typer.Option(
 @app.command("list")
 def list_sets(*, format: Annotated[Format, _FORMAT] = Format.text) -> None:
     """List the named data sets."""
+    load_tensorflow()
     rows = fedtrain.named_sets()
     show_json(rows) if format is Format.json else show_table(rows)
 
@@ -38,6 +40,7 @@ def describe(
     format: Annotated[Format, _FORMAT] = Format.text,
 ) -> None:
     """Describe a data set: its clients, its labels, and how skewed they are."""
+    load_tensorflow()
     found = fedtrain.describe_data(source, setting or (), schema_path=schema)
     if format is Format.json:
         show_json(found)
@@ -56,6 +59,7 @@ def pack(
     format: Annotated[Format, _FORMAT] = Format.text,
 ) -> None:
     """Pack a data set into a folder that opens in seconds, however large."""
+    load_tensorflow()
     found: dict[str, Any] = fedtrain.pack_data(source, folder, setting or ())
     if format is Format.json:
         show_json(found)

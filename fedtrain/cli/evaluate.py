@@ -7,6 +7,7 @@ import typer
 
 import fedtrain
 from fedtrain.cli.output import Format, note, show_json, show_table
+from fedtrain.cli.quiet import load_tensorflow
 
 _LOCAL = (
     "Exact scores of these rows, shown here only. If the rows are private, treat the "
@@ -28,6 +29,7 @@ def evaluate(
     ),
 ) -> None:
     """Score a finished run on new rows, or on its own test rows."""
+    load_tensorflow()
     found = fedtrain.evaluate_run(run, data)
     if format is Format.json:
         show_json(found)

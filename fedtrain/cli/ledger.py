@@ -6,6 +6,7 @@ import typer
 
 import fedtrain
 from fedtrain.cli.output import Format, show_json, show_text
+from fedtrain.cli.quiet import load_tensorflow
 
 app = typer.Typer(
     help="Show, verify and repair the privacy ledger of a run or of a data set.",
@@ -25,6 +26,7 @@ def show(
     format: Annotated[Format, _FORMAT] = Format.text,
 ) -> None:
     """Show what was charged: entries, head, and the most that one unit spent."""
+    load_tensorflow()
     found = fedtrain.show_ledger(source)
     if format is Format.json:
         show_json(found)
@@ -42,6 +44,7 @@ def verify(
     format: Annotated[Format, _FORMAT] = Format.text,
 ) -> None:
     """Check every entry's hash, and that nothing is gone; exit code 5 if not."""
+    load_tensorflow()
     found = fedtrain.verify_ledger(source)
     show_json(found) if format is Format.json else _show_facts(found)
 
@@ -53,6 +56,7 @@ def repair(
     format: Annotated[Format, _FORMAT] = Format.text,
 ) -> None:
     """Charge the worst case for what is damaged or missing."""
+    load_tensorflow()
     found = fedtrain.repair_ledger(source)
     show_json(found) if format is Format.json else _show_facts(found)
 

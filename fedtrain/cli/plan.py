@@ -8,6 +8,7 @@ import typer
 
 import fedtrain
 from fedtrain.cli.output import Format, show_json, show_table, show_text
+from fedtrain.cli.quiet import load_tensorflow
 
 
 class Unknown(StrEnum):
@@ -60,6 +61,7 @@ def plan(
     ),
 ) -> None:
     """Show noise, epsilon, rounds and batch (or cohort) size; solve for one of them."""
+    load_tensorflow()
     found = fedtrain.plan(file, setting or (), solve_for=solve_for)
     if format is Format.json:
         show_json(found)

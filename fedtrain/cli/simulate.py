@@ -9,6 +9,7 @@ from rich.console import Console
 
 import fedtrain
 from fedtrain.cli.output import Format, show_json, show_table, show_text
+from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError
 
 
@@ -43,6 +44,7 @@ def simulate(
         raise ConfigError(
             "--resume goes on with a run as it was started; leave out the file and -s."
         )
+    load_tensorflow()
     if resume is not None:
         summary = fedtrain.resume(resume, console=Console(stderr=True))
     else:

@@ -67,8 +67,9 @@ def batching_seed(seed: seeds.HostSeed) -> seeds.HostSeed:
 
 
 def mean_metrics(total_metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Means from a total's sums and counts."""
+    """Means from a total's sums and counts; nothing where nothing was counted."""
     return {
-        name: float(value.total) / max(float(value.count), 1.0)
+        name: float(value.total) / float(value.count)
         for name, value in total_metrics.items()
+        if float(value.count) > 0.0
     }
