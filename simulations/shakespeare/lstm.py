@@ -2,7 +2,7 @@
 
 The gradient with respect to the recurrent weights is one matrix product over all time
 steps instead of one for each, and the loops over time are compiled: with batches of 4
-that halves the time of a step.
+a step takes half the processor time of a plain loop with TensorFlow's own gradient.
 
 Source: Hochreiter and Schmidhuber (1997), Long short-term memory; Gers et al. (2000)
 for the forget gate.
@@ -86,6 +86,8 @@ def _backward(upstream: Any, gates: Any, cells: Any, recurrent: Any) -> Any:
         ],
         axis=-1,
     )
+    # Inside the loop XLA would multiply by a transposed view, ten times as slowly.
+    transposed = tf.transpose(recurrent)
     through_cell = let_out * (1.0 - tf.square(squashed))
 
     def body(step: Any, by_hidden: Any, by_cell: Any, array: Any) -> Any:
@@ -93,7 +95,7 @@ def _backward(upstream: Any, gates: Any, cells: Any, recurrent: Any) -> Any:
         by_cell += by_hidden * through_cell[step]
         reached = tf.concat([by_cell, by_cell, by_hidden, by_cell], axis=1)
         by_gate = reached * slopes[step]
-        by_hidden = tf.matmul(by_gate, recurrent, transpose_b=True)
+        by_hidden = by_gate @ transposed
         return step - 1, by_hidden, by_cell * forget[step], array.write(step, by_gate)
 
     start = (tf.constant(time - 1), zeros, zeros, _array(time, 4 * units))
