@@ -1,5 +1,6 @@
 """From a checked configuration to the objects of a run; writes nothing."""
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,7 +163,23 @@ def _round(config: ProjectConfig, parts: _Parts, plan: PrivacyPlan | None) -> Ro
 
 
 def runtime_of(config: ProjectConfig) -> Runtime:
-    """The runtime of ``[runtime]``."""
+    """The runtime of ``[runtime]``.
+
+    Raises:
+      ConfigError: If it is TensorFlow Federated and that is not installed.
+    """
     if config.runtime.kind == "compiled":
         return CompiledRuntime(num_workers=config.runtime.num_workers)
-    return EagerRuntime()
+    return EagerRuntime() if config.runtime.kind == "eager" else _tff_runtime()
+
+
+def _tff_runtime() -> Runtime:
+    try:
+        module = importlib.import_module("fedtrain.runtimes.tff")
+    except ImportError as error:
+        raise ConfigError(
+            'runtime.kind = "tff" needs TensorFlow Federated (Python 3.11, extra "tff")'
+            f', which is not there: {error}. Use "compiled" or "eager".'
+        ) from error
+    runtime: Runtime = module.TffRuntime()
+    return runtime
