@@ -50,6 +50,17 @@ class MaskedOutputs(NamedTuple):
     mask: Any
 
 
+def without_trailing_padding(batch: Batch) -> Batch:
+    """``batch`` up to its last real row; one row of padding where there is none.
+
+    A layer that looks at the whole batch (BatchNorm) would count padding as rows, and
+    runtimes pad to different sizes.
+    """
+    places = tf.range(1, tf.shape(batch.mask)[0] + 1)
+    last = tf.reduce_max(tf.where(batch.mask > 0, places, tf.ones_like(places)))
+    return Batch(*tf.nest.map_structure(lambda leaf: leaf[:last], tuple(batch)))
+
+
 class ForwardPass(NamedTuple):
     """What a model computes for a batch.
 

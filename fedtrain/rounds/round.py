@@ -16,7 +16,7 @@ from fedtrain.client_work.client_work import (
 from fedtrain.core import nests, seeds
 from fedtrain.core.errors import PrivacyError
 from fedtrain.core.mechanism import Mechanism
-from fedtrain.models.model import ModelWeights
+from fedtrain.models.model import ModelWeights, without_trailing_padding
 from fedtrain.optimizers.optimizer import Optimizer
 
 
@@ -119,7 +119,8 @@ def encoded(client_work: ClientWork, aggregator: Aggregator) -> ClientWork:
         return _EncodedCarry(inner, encoder_state, encode_seed)
 
     def step(carry: _EncodedCarry, batch: Any) -> _EncodedCarry:
-        return carry._replace(inner=client_work.step(carry.inner, batch))
+        real = without_trailing_padding(batch)
+        return carry._replace(inner=client_work.step(carry.inner, real))
 
     def finish(message: Broadcast, carry: _EncodedCarry) -> tuple[Contribution, Any]:
         contribution, work_state = client_work.finish(message, carry.inner)

@@ -113,8 +113,9 @@ class CompiledRuntime:
 class _Chunk(NamedTuple):
     """Neighbouring clients, as tensors of one call.
 
-    ``rows`` holds row numbers int32 [steps of all clients, batch], -1 for padding;
-    client ``i`` owns steps ``first_step[i]`` to ``first_step[i + 1]``.
+    ``rows`` holds row numbers int32 [steps of all clients, batch]; padding is negative,
+    ``-1 - r`` where ``r`` is a row of the same client. Client ``i`` owns steps
+    ``first_step[i]`` to ``first_step[i + 1]``.
     """
 
     features: Any
@@ -227,7 +228,7 @@ def _zero_contribution(work: ClientWork, message: Broadcast) -> Contribution:
 def _batch(chunk: _Chunk, step: Any) -> Batch:
     rows = chunk.rows[step]
     mask = tf.cast(rows >= 0, tf.float32)
-    at = tf.maximum(rows, 0)
+    at = tf.where(rows >= 0, rows, -1 - rows)
     return Batch(
         features=map_arrays(lambda array: tf.gather(array, at), chunk.features),
         labels=tf.gather(chunk.labels, at),
@@ -263,11 +264,14 @@ def _packed(
 def _joined(tables: list[Any], sizes: list[int]) -> Any:
     """Tables of row numbers one below the other, shifted to the chunk's rows."""
     width = max(table.shape[1] for table in tables)
-    joined = np.full([sum(map(len, tables)), width], -1, np.int32)
+    joined = np.empty([sum(map(len, tables)), width], np.int32)
+    last_row = max(sum(sizes) - 1, 0)
     step, row = 0, 0
     for table, size in zip(tables, sizes, strict=True):
-        shifted = np.where(table >= 0, table + row, -1)
-        joined[step : step + len(table), : table.shape[1]] = shifted
+        own = joined[step : step + len(table)]
+        # Padding never shows a client another's rows, whatever a layer does with it.
+        own[:] = -1 - min(row, last_row)
+        own[:, : table.shape[1]] = np.where(table >= 0, table + row, own[:, :1])
         step, row = step + len(table), row + size
     return joined
 

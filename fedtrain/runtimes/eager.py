@@ -65,11 +65,11 @@ def gather_batch(examples: Examples, rows: Any) -> Batch:
     at = np.maximum(rows, 0)
     weights = mask
     if examples.weights is not None:
-        weights = mask * _rows(examples.weights, at)
+        weights = mask * tf.cast(_rows(examples.weights, at), tf.float32)
     return Batch(
         features=map_arrays(lambda array: _rows(array, at), examples.features),
         labels=_rows(examples.labels, at),
-        weights=tf.constant(weights, tf.float32),
+        weights=tf.convert_to_tensor(weights),
         mask=tf.constant(mask),
     )
 

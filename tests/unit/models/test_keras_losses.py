@@ -38,7 +38,16 @@ def mean(values):
         ("mse", BINARY[:, None].astype(np.float32), ONE_LOGIT),
         (keras.losses.Huber(), LOGITS * 2, LOGITS),
     ],
-    ids=str,
+    ids=[
+        "logits",
+        "probabilities",
+        "tokens",
+        "ignored class",
+        "smoothed",
+        "binary",
+        "squares",
+        "huber",
+    ],
 )
 def test_the_mean_over_rows_is_the_loss_of_keras(loss, labels, outputs):
     quantity = loss_quantity(loss, None)

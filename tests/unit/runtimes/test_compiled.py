@@ -11,7 +11,8 @@ from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import CohortClient
-from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.compiled import CompiledRuntime, _packed
+from fedtrain.runtimes.eager import EagerRuntime
 
 MODEL = dense_classifier(4, 3)
 SEED = seeds.root(5)
@@ -88,3 +89,41 @@ def test_order_statistics_are_refused_with_the_way_out():
     median = ROUND._replace(needs="contributions", name="median")
     with pytest.raises(ConfigError, match=r"median needs each.*EagerRuntime"):
         CompiledRuntime().run_round(median, None, [], SEED)
+
+
+def centring_model():
+    """A model whose output for a row depends on all rows of the batch, as BatchNorm."""
+
+    def forward(weights, features, *, training, seed):
+        centred = features - tf.reduce_mean(features, axis=0, keepdims=True)
+        return MODEL.forward(weights, centred, training=training, seed=seed)
+
+    return MODEL._replace(forward=forward, mixing_layers=("centring",))
+
+
+def test_padding_is_no_row_to_a_layer_that_looks_at_the_whole_batch():
+    batching = Epochs(batch_size=16, local_epochs=2)
+    round_ = fed_avg(local_sgd(centring_model(), sgd(0.5), batching))
+    state = round_.init(MODEL.init(SEED))
+    clients = cohort([3, 40, 1, 17, 8], round_)
+    together = CompiledRuntime(chunk_size=5).run_round(round_, state, clients, SEED)
+    apart = EagerRuntime().run_round(round_, state, clients, SEED)
+    for a, b in zip(
+        tf.nest.flatten(together.state.weights),
+        tf.nest.flatten(apart.state.weights),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_the_places_of_a_client_point_at_its_own_rows_only():
+    round_ = round_with(Poisson(sampling_rate=0.1, local_steps=6))
+    chunk = _packed(round_.client_work, cohort([5, 6, 0, 3], round_), SEED)
+    rows, steps = chunk.rows.numpy(), chunk.first_step.numpy()
+    at = np.where(rows >= 0, rows, -1 - rows)
+    first_row = [0, 5, 11, 11]
+    for client, size in [(0, 5), (1, 6), (3, 3)]:
+        own = at[steps[client] : steps[client + 1]]
+        assert own.min() >= first_row[client]
+        assert own.max() < first_row[client] + size
+    assert (rows < 0).any()
