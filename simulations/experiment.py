@@ -30,7 +30,7 @@ Scores = Mapping[str, float]
 
 
 class Expected(NamedTuple):
-    """A published figure.
+    """A figure to reproduce: published, or our own first measurement.
 
     Attributes:
       mean: The figure.
@@ -120,6 +120,12 @@ def verdict(measured: float, expected: Expected | None) -> str:
         return ""
     shortfall = expected.mean - expected.tolerance - measured
     return "reproduced" if shortfall <= 0 else f"short by {shortfall:.4f}"
+
+
+def repeated(measured: float, first: Expected) -> str:
+    """Whether ``measured`` repeats our own first measurement; nothing is published."""
+    difference = measured - first.mean
+    return "as before" if abs(difference) <= first.tolerance else f"{difference:+.4f}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
