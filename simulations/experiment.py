@@ -84,8 +84,12 @@ def trained(
 
     def keep(report: RoundReport, state: ServerState) -> None:
         del state
-        row = {"round": report.round_number + 1, **report.metrics}
-        row |= {"seconds": report.seconds, "spent_epsilon": report.spent_epsilon}
+        row = {
+            "round": report.round_number + 1,
+            **report.metrics,
+            "seconds": report.seconds,
+            "spent_epsilon": report.spent_epsilon,
+        }
         with (folder / "curve.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 

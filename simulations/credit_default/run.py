@@ -140,11 +140,12 @@ def plan_for(target_epsilon: float, num_rounds: int) -> PrivacyPlan:
 
 def private(plan: PrivacyPlan) -> Round:
     """DP-SGD inside each party, and the plain mean of the three."""
+    # A plan without noise yet would give 0, which DP-SGD refuses.
     work = dp_sgd(
         _MODEL,
         sgd(_LEARNING_RATE),
         clipping_norm=plan.clipping_norm,
-        noise_multiplier=plan.noise_multiplier,
+        noise_multiplier=plan.noise_multiplier or 0.0,
         sampling_rate=plan.sampling_rate,
         local_steps=plan.local_steps,
         expected_batch_size=plan.expected_count,

@@ -12,7 +12,7 @@ are means and standard deviations of the five seeds in FLamby's own result table
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedtrain.client_work.batching import Epochs, Steps
 from fedtrain.client_work.local_sgd import local_sgd
@@ -95,7 +95,7 @@ def methods(model: Model, hospitals: Hospitals, num_rounds: int) -> dict[str, Me
     slow, middle, fast = (
         local_sgd(model, sgd(rate), steps) for rate in (1e-3, 3.162e-3, 1e-2)
     )
-    moments = {"beta_1": 0.9, "epsilon": 1e-8}
+    moments: Any = {"beta_1": 0.9, "epsilon": 1e-8}
     rounds = {
         "fed_avg": fed_avg(slow),
         "fed_prox": fed_prox(model, sgd(1e-3), steps, proximal_strength=0.01),
@@ -144,7 +144,7 @@ def _measure(
 
 
 def _scores(evaluator: Evaluator, hospitals: Hospitals, state: ServerState) -> Scores:
-    tests = hospitals.own.test_clients
+    tests: Any = hospitals.own.test_clients
     by_hospital = evaluator.evaluate_clients(state.weights, tests)
     scores = {name: values["accuracy"] for name, values in by_hospital.items()}
     pooled = evaluator.evaluate(state.weights, hospitals.pooled.test)

@@ -148,12 +148,11 @@ def plan_for(target_epsilon: float, num_rounds: int) -> PrivacyPlan:
 
 def private(plan: PrivacyPlan) -> Round:
     """Each writer's update clipped, the sum noised, divided by a public number."""
-    aggregator = chain(
-        mean_over_expected_cohort(plan.expected_count),
-        gaussian_mechanism(
-            clipping_norm=plan.clipping_norm, noise_multiplier=plan.noise_multiplier
-        ),
+    # A plan without noise yet would give 0, which the mechanism refuses.
+    mechanism = gaussian_mechanism(
+        clipping_norm=plan.clipping_norm, noise_multiplier=plan.noise_multiplier or 0.0
     )
+    aggregator = chain(mean_over_expected_cohort(plan.expected_count), mechanism)
     return fed_avg(_private_work(), aggregator=aggregator)
 
 
