@@ -8,9 +8,10 @@ import typer
 from rich.console import Console
 
 import fedtrain
-from fedtrain.cli.output import Format, show_json, show_table, show_text
+from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError
+from fedtrain.project.run_folder import RunFolder
 
 
 def simulate(
@@ -35,6 +36,14 @@ def simulate(
         str | None,
         typer.Option(metavar="RUN", help="Go on with a run: its folder, or 'latest'."),
     ] = None,
+    diagnostics: Annotated[
+        bool,
+        typer.Option(
+            "--diagnostics",
+            help="Private data: also write exact figures, to a folder that is NOT "
+            "PRIVATE.",
+        ),
+    ] = False,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = (
         Format.text
     ),
@@ -45,14 +54,28 @@ def simulate(
             "--resume goes on with a run as it was started; leave out the file and -s."
         )
     load_tensorflow()
+    console = Console(stderr=True)
     if resume is not None:
-        summary = fedtrain.resume(resume, console=Console(stderr=True))
+        summary = fedtrain.resume(resume, console=console, diagnostics=diagnostics)
     else:
-        summary = fedtrain.simulate(file, setting or (), console=Console(stderr=True))
+        summary = fedtrain.simulate(
+            file, setting or (), console=console, diagnostics=diagnostics
+        )
     if format is Format.json:
         show_json(summary)
     else:
         _show(summary)
+    if diagnostics:
+        _warn_of_diagnostics(summary)
+
+
+def _warn_of_diagnostics(summary: Mapping[str, Any]) -> None:
+    folder = RunFolder(Path(summary["run"])).diagnostics
+    note(
+        f"\nNOT PRIVATE: {folder} holds exact figures computed from private data, "
+        "outside the privacy guarantee. Keep that folder on this machine.",
+        style="bold red",
+    )
 
 
 def _show(summary: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ PUBLIC_EXCLUSION = (
     "Losses and accuracies shown beside this report are exact: the data is public, and "
     "the guarantee speaks of the weights alone."
 )
+NO_DIAGNOSTICS = "none were asked for"
 _UNITS: dict[Unit, str] = {
     "example": "one row (example)",
     "entity": "all rows of one entity (customer or patient)",
@@ -66,6 +67,7 @@ class DataScope(_Strict):
     evaluation: str
     normaliser: str
     tuning: str
+    diagnostics: str = NO_DIAGNOSTICS
 
 
 class PrivacyReport(_Strict):

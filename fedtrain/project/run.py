@@ -15,6 +15,7 @@ from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
+from fedtrain.project.diagnostics import announce_diagnostics, write_diagnostics
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
 from fedtrain.project.run_folder import RunFolder, new_run_folder
@@ -64,8 +65,16 @@ def start_run(project: Project) -> RunFolder:
     return folder
 
 
-def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, Any]:
+def run(
+    project: Project, folder: RunFolder, *, console: Console, diagnostics: bool = False
+) -> dict[str, Any]:
     """Runs what is still to do of a run, and writes all that it leaves behind.
+
+    Args:
+      project: What to run.
+      folder: Of the run, new or interrupted.
+      console: Where progress is shown.
+      diagnostics: Whether exact figures about private rows are written too.
 
     Returns:
       The summary, as in ``summary.json``.
@@ -79,11 +88,15 @@ def run(project: Project, folder: RunFolder, *, console: Console) -> dict[str, A
         privacy = run_privacy_of(project, ledger, folder.path.name)
         weights = _trained(project, folder, privacy, console).weights
         save_weights(folder.weights, weights)
+        if diagnostics:
+            announce_diagnostics(folder)
         report = write_privacy_report(project, folder, privacy) if privacy else None
         with console.status("closing the run") as status:
             summary = summarised(
                 project, folder, weights, privacy=report, told=status.update
             )
+            if diagnostics:
+                write_diagnostics(project, folder, weights, told=status.update)
         summary["seconds"] = round(time.perf_counter() - started, 2)
         folder.write_json(folder.summary, summary)
         if project.config.tracking.html_report:

@@ -87,6 +87,11 @@ class RunFolder:
         """The closing table."""
         return self.path / "summary.json"
 
+    @property
+    def diagnostics(self) -> Path:
+        """Exact figures about private rows; nothing here is protected."""
+        return self.path / "diagnostics-NOT-PRIVATE"
+
     def read_json(self, path: Path) -> dict[str, Any]:
         """A JSON file of this run; empty if it is not there (yet)."""
         if not path.is_file():

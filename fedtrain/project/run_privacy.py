@@ -7,7 +7,12 @@ from typing import Any
 from fedtrain.core.files import write_atomically
 from fedtrain.privacy.ledger import Ledger, ledger_path
 from fedtrain.privacy.plan import PrivacyPlan
-from fedtrain.privacy.report import DataScope, privacy_report, to_json
+from fedtrain.privacy.report import (
+    NO_DIAGNOSTICS,
+    DataScope,
+    privacy_report,
+    to_json,
+)
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.run_folder import RunFolder
@@ -46,7 +51,7 @@ def write_privacy_report(
     report = privacy_report(
         privacy,
         rounds_done=project.config.rounds.num_rounds,
-        data=_scope(project),
+        data=_scope(project, folder),
         lost_clients=sum(len(record["lost_clients"]) for record in history),
         exported=[folder.weights],
     )
@@ -56,7 +61,7 @@ def write_privacy_report(
     return values
 
 
-def _scope(project: Project) -> DataScope:
+def _scope(project: Project, folder: RunFolder) -> DataScope:
     train = project.split.train
     evaluation = "not looked at: test scores would be a release"
     if project.shows_test:
@@ -71,6 +76,7 @@ def _scope(project: Project) -> DataScope:
         normaliser=normaliser,
         tuning="settings are taken from the project file; how they were chosen is "
         "outside the guarantee",
+        diagnostics=folder.read_json(folder.info).get("diagnostics", NO_DIAGNOSTICS),
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from fedtrain.project.build import build
 from fedtrain.project.build_data import IN_MEMORY
 from fedtrain.project.config import ProjectConfig
+from fedtrain.project.diagnostics import check_diagnostics
 from fedtrain.project.load import LoadedRun
 from fedtrain.project.new_project import template
 from fedtrain.project.read import checked_config, overridden, read_config
@@ -24,6 +25,7 @@ def simulate(
     overrides: Sequence[str] = (),
     *,
     console: Console | None = None,
+    diagnostics: bool = False,
 ) -> dict[str, Any]:
     """Trains as the project file at ``file`` says; the embedded example without one.
 
@@ -31,13 +33,22 @@ def simulate(
       file: A ``federation.toml``.
       overrides: Such as ``"rounds.num_rounds=5"``.
       console: Where progress is shown; nowhere by default.
+      diagnostics: Whether to write exact figures about private rows, to the run's
+        folder ``diagnostics-NOT-PRIVATE``.
 
     Returns:
       The summary: scores, comparison, privacy statement and the run's folder.
     """
     config, folder = config_of(file, overrides)
     project = build(config, folder=folder)
-    return run(project, start_run(project), console=console or Console(quiet=True))
+    if diagnostics:
+        check_diagnostics(project)
+    return run(
+        project,
+        start_run(project),
+        console=console or Console(quiet=True),
+        diagnostics=diagnostics,
+    )
 
 
 def config_of(
@@ -50,16 +61,26 @@ def config_of(
     return checked_config(tables, file=EMBEDDED), Path()
 
 
-def resume(run_: str | Path, *, console: Console | None = None) -> dict[str, Any]:
+def resume(
+    run_: str | Path, *, console: Console | None = None, diagnostics: bool = False
+) -> dict[str, Any]:
     """Goes on with a run that was interrupted; returns its summary.
 
     Args:
       run_: Its folder, or ``"latest"`` in ``runs``.
       console: Where progress is shown; nowhere by default.
+      diagnostics: As in ``simulate``; also for a run that has finished.
     """
     folder = existing_run(run_)
     project = build(read_config(folder.config), folder=folder.path)
-    return run(project, folder, console=console or Console(quiet=True))
+    if diagnostics:
+        check_diagnostics(project)
+    return run(
+        project,
+        folder,
+        console=console or Console(quiet=True),
+        diagnostics=diagnostics,
+    )
 
 
 def federate(

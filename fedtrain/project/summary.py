@@ -15,7 +15,8 @@ NO_PRIVACY = (
 )
 PRIVATE_DATA = (
     "The data are private: no test scores, baselines or per-client figures are shown, "
-    "because each would be a release that nothing paid for."
+    "because each would be a release that nothing paid for. --diagnostics writes them "
+    "to a folder of their own, NOT PRIVATE."
 )
 
 
