@@ -12,9 +12,9 @@ def sampler_of(config: ProjectConfig) -> CohortSampler:
         return cohorts.uniform_sampler(cohort_size=rounds.cohort_size or 0)
     if rounds.sampler == "poisson":
         privacy = config.privacy
-        hidden = privacy is not None and privacy.unit == "client"
         return cohorts.poisson_sampler(
-            sampling_rate=rounds.sampling_rate or 0.0, cohort_is_hidden=hidden
+            sampling_rate=rounds.sampling_rate or 0.0,
+            cohort_is_hidden=privacy is not None and privacy.cohort_is_hidden,
         )
     if rounds.sampler == "cyclic":
         return cohorts.cyclic_sampler(

@@ -55,7 +55,7 @@ def _drawn_units(
         return {
             "expected_count": cohort_size,
             "sampling_rate": config.rounds.sampling_rate or 1.0,
-            "cohort_is_hidden": privacy.sampling == "poisson",
+            "cohort_is_hidden": privacy.cohort_is_hidden,
         }
     batch_size = config.client.expected_batch_size or 1.0
     clients_in_sum = cohort_size if privacy.trust == "central" else 1.0

@@ -131,6 +131,7 @@ class PrivacySection(Section):
     max_clients_per_entity: Count = 1
     unclipped_quantile: Probability = 0.5
     num_bands: Count | None = None
+    cohort_is_hidden: bool = False
     accept_weak_privacy: bool = False
 
 

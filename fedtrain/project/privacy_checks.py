@@ -50,6 +50,12 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             value=privacy.sampling,
             allowed=f'"{config.rounds.sampler}", or change rounds.sampler',
         )
+    if privacy.cohort_is_hidden and config.rounds.sampler != "poisson":
+        yield superfluous(
+            "privacy.cohort_is_hidden",
+            privacy.cohort_is_hidden,
+            'a hidden cohort amplifies only with rounds.sampler = "poisson"',
+        )
     if config.rounds.weighted and privacy.max_weight is None:
         yield missing(
             "privacy.max_weight",
@@ -98,6 +104,12 @@ def _row_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Proble
 
 
 def _row_sampling(client: ClientSection, privacy: PrivacySection) -> Iterator[Problem]:
+    if privacy.cohort_is_hidden:
+        yield superfluous(
+            "privacy.cohort_is_hidden",
+            privacy.cohort_is_hidden,
+            f'unit = "{privacy.unit}" is amplified by the sampling of rows',
+        )
     if privacy.sampling not in ("poisson", "full"):
         yield Problem(
             key="privacy.sampling",

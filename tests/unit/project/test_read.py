@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from fedtrain.core.errors import ConfigError
+from fedtrain.project.build import planned
+from fedtrain.project.build_cohorts import sampler_of
 from fedtrain.project.new_project import template
 from fedtrain.project.problems import ProjectError
 from fedtrain.project.read import checked_config, overridden, read_config
@@ -155,6 +157,31 @@ def test_amplification_is_claimed_only_with_the_sampler_that_earns_it() -> None:
     checked_config(client_level(privacy__sampling="poisson", **earned), file="f")
     claimed = client_level(privacy__sampling="poisson")
     assert problem_keys(claimed) == ["privacy.sampling"]
+
+
+def test_a_hidden_cohort_needs_a_sampler_that_it_amplifies() -> None:
+    hidden = client_level(privacy__cohort_is_hidden="true")
+    assert problem_keys(hidden) == ["privacy.cohort_is_hidden"]
+    rows = tables(privacy__cohort_is_hidden="true")
+    assert problem_keys(rows) == ["privacy.cohort_is_hidden"]
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_only_a_cohort_declared_hidden_amplifies(*, is_hidden: bool) -> None:
+    config = checked_config(
+        client_level(
+            rounds__sampler="poisson",
+            rounds__sampling_rate=0.1,
+            rounds__num_rounds=5,
+            privacy__sampling="poisson",
+            privacy__accept_weak_privacy="true",
+            privacy__cohort_is_hidden=str(is_hidden).lower(),
+            privacy__delta=1e-3,
+        ),
+        file="f",
+    )
+    assert sampler_of(config).amplifies is is_hidden
+    assert planned(config, folder=Path()).amplifies is is_hidden
 
 
 def test_client_level_noise_cannot_be_local() -> None:
