@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import fedtrain
 from fedtrain.core import nests
+from fedtrain.data.fingerprint import data_sha256
 from fedtrain.project.build import Project
 
 
@@ -34,6 +35,7 @@ def run_facts(project: Project) -> dict[str, Any]:
             "empty_clients": int((train_set.num_examples() == 0).sum()),
             "source": project.split.source,
         },
+        "data_sha256": data_sha256(train_set),
         "model": {
             "name": project.model.name,
             "num_weights": nests.num_weights(project.starting_weights()),

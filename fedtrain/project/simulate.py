@@ -16,6 +16,7 @@ from fedtrain.project.new_project import template
 from fedtrain.project.read import checked_config, overridden, read_config
 from fedtrain.project.run import run, start_run
 from fedtrain.project.run_folder import existing_run
+from fedtrain.project.same_data import check_same_data
 
 EMBEDDED = "the embedded example"
 
@@ -70,9 +71,13 @@ def resume(
       run_: Its folder, or ``"latest"`` in ``runs``.
       console: Where progress is shown; nowhere by default.
       diagnostics: As in ``simulate``; also for a run that has finished.
+
+    Raises:
+      ConfigError: If the training rows are not those that the run started with.
     """
     folder = existing_run(run_)
     project = build(read_config(folder.config), folder=folder.path)
+    check_same_data(project, folder)
     if diagnostics:
         check_diagnostics(project)
     return run(
