@@ -86,7 +86,7 @@ def _show(summary: Mapping[str, Any]) -> None:
         for name, value in summary["test"].items():
             show_text(f"test {name}  {value:.4g}")
     if summary["empty_clients"]:
-        show_text(f"\n{summary['empty_clients']} clients have no rows.")
+        show_text(f"\nClients without rows: {summary['empty_clients']}")
     show_text(f"\n{summary['privacy_statement']}")
     show_text(f"\nRun folder  {summary['run']}", style="bold")
 

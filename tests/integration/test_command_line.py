@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from fedtrain.cli.main import run as run_command
+from fedtrain.data.dataset import from_clients
+from fedtrain.data.examples import Examples
+from fedtrain.data.packed import pack
 
 FEDTRAIN = [sys.executable, "-c", "from fedtrain.cli.main import main; main()"]
 # The embedded example, but so small that a run takes a second.
@@ -166,6 +169,27 @@ def _check_shortened_ledger(run: Path, fedtrain: CommandLine) -> None:
     fedtrain("ledger", "verify", str(run))
 
 
+def test_damaged_checkpoint_costs_one_round_and_refunds_nothing(
+    fedtrain: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = fedtrain(
+        "simulate", *settings("rounds.num_rounds=4"), "--format", "json"
+    ).json()
+    run = Path(summary["run"])
+    whole = shutil.copytree(run, run.with_name("whole"))
+    newest = max(run.glob("checkpoints/*.ckpt"))
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    (run / "weights.npz").unlink()
+
+    resumed = fedtrain("simulate", "--resume", str(run), "--format", "json").json()
+    assert f"{newest.name} is damaged; falling back one generation" in caplog.text
+    assert_same_bits(run, whole)
+    assert (run / "ledger.jsonl").read_bytes() == (whole / "ledger.jsonl").read_bytes()
+    assert resumed["privacy"]["epsilon"] == summary["privacy"]["epsilon"]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round_number"] for line in lines] == [0, 1, 2, 3]
+
+
 def test_diverging_run_stops_with_its_own_exit_code(
     tmp_path: Path, fedtrain: CommandLine
 ) -> None:
@@ -193,6 +217,45 @@ def test_budget_stops_a_run_before_it_would_be_passed(
     lines = next(tmp_path.glob("runs/*/metrics.jsonl")).read_text().splitlines()
     assert 0 < len(lines) < 9
     assert json.loads(lines[-1])["spent_epsilon"] <= 5.0
+
+
+def pack_clients(folder: str, sizes: dict[str, int]) -> None:
+    random = np.random.Generator(np.random.Philox(1))
+    features = random.normal(size=[max(sizes.values()), 2]).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.int32)
+    rows = Examples(features=features, labels=labels)
+    clients = {name: rows.slice(0, size) for name, size in sizes.items()}
+    pack(from_clients(clients, sensitivity="public"), folder)
+
+
+def test_clients_without_rows_are_skipped_and_counted(
+    tmp_path: Path, fedtrain: CommandLine
+) -> None:
+    project = """
+        name = "{0}"
+        seed = 1
+        data = {{ path = "{0}", test_fraction = 0.25 }}
+        model = {{ name = "dense_classifier" }}
+        rounds = {{ num_rounds = 2 }}
+        client = {{ learning_rate = 0.1, batch_size = 4, local_epochs = 1 }}
+        evaluation = {{ baselines = false }}
+        tracking = {{ tensorboard = false }}
+    """
+    pack_clients("with", {"a": 8, "none": 0, "b": 12, "nothing": 0})
+    pack_clients("without", {"a": 8, "b": 12})
+    runs = {}
+    for name in ("with", "without"):
+        (tmp_path / f"{name}.toml").write_text(project.format(name))
+        done = fedtrain("simulate", f"{name}.toml")
+        (runs[name],) = tmp_path.glob(f"runs/{name}-*")
+        assert ("Clients without rows: 2" in done.output) == (name == "with")
+    run = runs["with"]
+    assert json.loads((run / "summary.json").read_text())["empty_clients"] == 2
+    assert json.loads((run / "run.json").read_text())["data"]["empty_clients"] == 2
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        assert json.loads(line)["skipped_clients"] == 2
+        assert json.loads(line)["cohort_size"] == 4
+    assert_same_bits(run, runs["without"])
 
 
 def test_new_project_runs_at_once(tmp_path: Path, fedtrain: CommandLine) -> None:
