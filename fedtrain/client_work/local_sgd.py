@@ -94,7 +94,7 @@ def local_sgd(
 
     def finish(message: Broadcast, carry: Carry) -> tuple[Contribution, Any]:
         update = nests.subtract(message.weights, carry.weights)
-        weight = tf.cast(carry.num_examples, tf.float32)
+        weight = tf.cast(carry.num_examples, tf.float64)
         return Contribution(update=update, weight=weight, metrics=carry.metrics), ()
 
     return ClientWork(

@@ -1,8 +1,9 @@
 """Checkpoints that survive a crash at any moment.
 
-One file holds one round: a JSON header line with a SHA-256 of what follows, then the
-arrays in numpy's own format. It is written beside, synced, and renamed; the two newest
-are kept. A file that does not match its hash is passed over for the one before it.
+One file holds one round: a JSON header line with a SHA-256 of the rest of the header
+and of what follows, then the arrays in numpy's own format. It is written beside,
+synced, and renamed; the two newest are kept. A file that does not match its hash is
+passed over for the one before it.
 """
 
 import hashlib
@@ -116,8 +117,8 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         "leaves": [_spec(array) for array in arrays],
         "client_ids": client_ids,
         "ledger_head": checkpoint.ledger_head,
-        "sha256": hashlib.sha256(body.getvalue()).hexdigest(),
     }
+    header["sha256"] = _digest(header, body.getvalue())
     return json.dumps(header).encode() + b"\n" + body.getvalue()
 
 
@@ -136,11 +137,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
         header = json.loads(line)
     except ValueError:
         return None
-    digest = hashlib.sha256(body).hexdigest()
-    if not isinstance(header, dict) or header.get("sha256") != digest:
+    if not isinstance(header, dict) or header.get("sha256") != _digest(header, body):
         return None
     with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
         return header, dict(arrays)
+
+
+def _digest(header: Mapping[str, Any], body: bytes) -> str:
+    """Hash of the header without its own hash, and of the arrays."""
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def _from_content(

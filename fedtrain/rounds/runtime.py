@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fedtrain.core import seeds
+from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples
 from fedtrain.rounds.round import Round, ServerState
 
@@ -49,6 +50,16 @@ class Runtime(Protocol):
     ) -> RoundResult:
         """Runs one round over ``cohort``; the same seed gives the same result."""
         ...
+
+
+def refuse_order_statistics(round_: Round) -> None:
+    """Raises ConfigError where adding contributions up is not enough."""
+    if round_.needs != "sum":
+        raise ConfigError(
+            f"{round_.name} needs each client's contribution by itself, but every "
+            "runtime here only adds them up. Use an aggregator that needs their sum, "
+            "such as weighted_mean()."
+        )
 
 
 def client_seed(seed: seeds.Seed, client_id: str) -> seeds.HostSeed:

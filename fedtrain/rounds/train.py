@@ -230,3 +230,26 @@ def _check_privacy(run: TrainingRun) -> None:
             "data beside the protected update. Use reports_metrics=False, or declare "
             'the data set sensitivity="public" if it is.'
         )
+    if run.privacy is not None:
+        _check_promise(run, run.privacy)
+
+
+def _check_promise(run: TrainingRun, privacy: RunPrivacy) -> None:
+    """What the ledger is charged for is what runs, on the population it speaks of."""
+    same = {
+        "mechanisms": (privacy.mechanisms, run.round_.mechanisms),
+        "sampler": (privacy.sampler, run.sampler),
+        "num_clients": (privacy.plan.num_clients, run.dataset.num_clients),
+        "is_private": (privacy.is_private, run.dataset.sensitivity == "private"),
+    }
+    for name, (promised, actual) in same.items():
+        if promised != actual:
+            raise PrivacyError(
+                f"privacy speaks of {name} = {promised!r}, but what runs has "
+                f"{actual!r}. Make both from the same objects."
+            )
+    if run.num_rounds > privacy.plan.num_rounds:
+        raise PrivacyError(
+            f"num_rounds is {run.num_rounds}, but the privacy plan was made for "
+            f"{privacy.plan.num_rounds}. Plan for all of them."
+        )

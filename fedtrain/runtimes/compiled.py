@@ -24,7 +24,6 @@ from fedtrain.client_work.client_work import (
     Contribution,
 )
 from fedtrain.core import nests, seeds, validate
-from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples, concatenate, map_arrays
 from fedtrain.models.model import Batch
 from fedtrain.rounds.round import Round, ServerState
@@ -35,6 +34,7 @@ from fedtrain.rounds.runtime import (
     batching_seed,
     client_seed,
     mean_metrics,
+    refuse_order_statistics,
     server_seed,
 )
 
@@ -49,7 +49,7 @@ class CompiledRuntime:
     Args:
       num_workers: Python threads; by default one for each core.
       chunk_size: Clients in a chunk; by default a sixteenth of the cohort, rounded up.
-        Part of the result's rounding, so it is written into a run.
+        Sums are rounded chunk by chunk, so another size changes the last bits.
     """
 
     def __init__(
@@ -66,11 +66,7 @@ class CompiledRuntime:
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
     ) -> RoundResult:
         """Runs one round over ``cohort``; the same seed gives the same result."""
-        if round_.needs != "sum":
-            raise ConfigError(
-                f"CompiledRuntime adds contributions up, but {round_.name} needs each "
-                "one of them. Use EagerRuntime."
-            )
+        refuse_order_statistics(round_)
         programs = self._programs_of(round_)
         message = programs.broadcast(state)
         total = programs.zero(message)

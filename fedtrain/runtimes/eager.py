@@ -22,6 +22,7 @@ from fedtrain.rounds.runtime import (
     batching_seed,
     client_seed,
     mean_metrics,
+    refuse_order_statistics,
     server_seed,
 )
 
@@ -33,6 +34,7 @@ class EagerRuntime:
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
     ) -> RoundResult:
         """Runs one round over ``cohort``."""
+        refuse_order_statistics(round_)
         message = round_.broadcast(state)
         total: Contribution | None = None
         client_states = {}

@@ -33,6 +33,7 @@ from fedtrain.rounds.runtime import (
     batching_seed,
     client_seed,
     mean_metrics,
+    refuse_order_statistics,
     server_seed,
 )
 from fedtrain.runtimes.eager import EagerRuntime
@@ -88,11 +89,7 @@ class TffRuntime:
         Raises:
           ConfigError: If the round needs every contribution, not only their sum.
         """
-        if round_.needs != "sum":
-            raise ConfigError(
-                f"TffRuntime gives the server a sum, but round {round_.name!r} needs "
-                f"{round_.needs}; run it with EagerRuntime."
-            )
+        refuse_order_statistics(round_)
         if not cohort:
             return EagerRuntime().run_round(round_, state, cohort, seed)
         given = [_given(round_.client_work, client, seed) for client in cohort]

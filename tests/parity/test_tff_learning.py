@@ -246,7 +246,7 @@ def test_tff_learning_gives_the_same_weights(name, tff_runtime, record_property)
     mine = ours(round_, first_weights())
     reference = theirs(tff_runtime, process(), first_weights())
     difference = compared(mine, in_keras_order(first_weights()), reference)
-    record_property("largest_difference", difference)
+    record_property("largest_difference", float(difference))
     assert difference < TOLERANCE
 
 
@@ -260,7 +260,7 @@ def test_an_adapted_keras_model_trains_as_in_tff(tff_runtime, record_property):
     process = their_weighted(model=conv_keras_model)
     reference = theirs(tff_runtime, process, weights)
     difference = compared(mine, in_keras_order(weights), reference)
-    record_property("largest_difference", difference)
+    record_property("largest_difference", float(difference))
     assert difference < TOLERANCE
 
 

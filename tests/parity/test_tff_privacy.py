@@ -55,7 +55,7 @@ def test_one_update_is_clipped_alike(record_property):
     ours = [clip_to_norm(update, CLIPPING_NORM)[0] for update in updates()]
     theirs = [query.preprocess_record(params, update) for update in updates()]
     difference = largest_difference(ours, theirs)
-    record_property("largest_difference", difference)
+    record_property("largest_difference", float(difference))
     assert difference < 1e-6
     assert float(nests.global_norm(ours[-1])) == pytest.approx(CLIPPING_NORM, rel=1e-6)
 
@@ -71,7 +71,7 @@ def test_a_sum_of_clipped_gradients_is_the_same(record_property):
     expected, _, _ = query.get_noised_result(total, state)
     stacked = tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *records)
     difference = largest_difference(sum_of_clipped(stacked, CLIPPING_NORM), expected)
-    record_property("largest_difference", difference)
+    record_property("largest_difference", float(difference))
     assert difference < 1e-5
 
 
@@ -102,7 +102,7 @@ def test_noise_has_the_stated_variance(noise, record_property):
     values = np.float64(noise())
     expected = (NOISE_MULTIPLIER * CLIPPING_NORM / DENOMINATOR) ** 2
     ratio = np.mean(values**2) / expected
-    record_property("largest_difference", abs(ratio - 1.0))
+    record_property("largest_difference", float(abs(ratio - 1.0)))
     assert abs(ratio - 1.0) < FIVE_SIGMA
     assert abs(np.mean(values)) < 5.0 * math.sqrt(expected / NUM_VALUES)
 
@@ -111,5 +111,5 @@ def test_both_noises_have_the_same_variance(record_property):
     ratio = np.var(our_noise(), dtype=np.float64) / np.var(
         their_noise(), dtype=np.float64
     )
-    record_property("largest_difference", abs(ratio - 1.0))
+    record_property("largest_difference", float(abs(ratio - 1.0)))
     assert abs(ratio - 1.0) < FIVE_SIGMA * math.sqrt(2.0)

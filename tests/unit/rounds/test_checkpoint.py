@@ -39,7 +39,7 @@ def test_two_generations_stay(tmp_path):
     assert store.latest(state(0)).round_number == 4
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "header"])
 def test_a_damaged_file_falls_back_one_generation(tmp_path, damage, caplog):
     store = CheckpointStore(tmp_path)
     saved(store, 1)
@@ -47,7 +47,12 @@ def test_a_damaged_file_falls_back_one_generation(tmp_path, damage, caplog):
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[-40] ^= 1
-    kept = {"truncate": content[: len(content) // 2], "empty": b"", "flip": content}
+    kept = {
+        "truncate": content[: len(content) // 2],
+        "empty": b"",
+        "flip": content,
+        "header": bytes(content).replace(b'"round_number": 2', b'"round_number": 9'),
+    }
     path.write_bytes(kept[damage])
     assert store.latest(state(0)).round_number == 1
     assert "damaged" in caplog.text

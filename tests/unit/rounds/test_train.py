@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -127,12 +128,22 @@ def test_divergence_names_the_round_and_saves_nothing_of_it(tmp_path):
     )
 
 
+class Plan(NamedTuple):
+    num_clients: int = 4
+    num_rounds: int = 9
+
+
 class RecordedPrivacy:
     """Stands for RunPrivacy: keeps what it was asked, stops at a budget."""
 
-    def __init__(self, budget=99):
+    is_private = False
+
+    def __init__(self, budget=99, sampler=None):
         self.charges = []
         self.budget = budget
+        self.plan = Plan()
+        self.mechanisms = PRIVATE_ROUND.mechanisms
+        self.sampler = sampler or uniform_sampler(cohort_size=2)
 
     def before_round(self, round_number, client_ids, input_hash):
         if len(self.charges) == self.budget:
@@ -208,7 +219,9 @@ def test_a_shortened_ledger_stops_the_run(tmp_path):
 
 
 def test_a_client_that_adds_noise_is_asked_even_without_rows():
-    run = private_run(RecordedPrivacy(), sampler=full_participation(), num_rounds=1)
+    everyone = full_participation()
+    privacy = RecordedPrivacy(sampler=everyone)
+    run = private_run(privacy, sampler=everyone, num_rounds=1)
     (report,) = train(run, first_state(PRIVATE_ROUND)).reports
     assert report.skipped_clients == 0
 
@@ -229,3 +242,18 @@ def test_exact_metrics_of_private_data_are_refused():
     with pytest.raises(PrivacyError, match="reports_metrics"):
         plain_run(round_=telling, privacy=RecordedPrivacy(), dataset=data)
     plain_run(round_=telling, privacy=RecordedPrivacy())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("sampler", {"sampler": full_participation()}),
+        ("num_rounds", {"num_rounds": 10}),
+        ("num_clients", {"dataset": population([5, 6, 7])}),
+        ("is_private", {"dataset": population([5, 9, 0, 7], sensitivity="private")}),
+        ("mechanisms", {"round_": private_round(noise_multiplier=0.01)}),
+    ],
+)
+def test_a_promise_about_another_run_is_refused(name, changes):
+    with pytest.raises(PrivacyError, match=name):
+        replace(private_run(RecordedPrivacy()), **changes)
