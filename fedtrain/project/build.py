@@ -75,8 +75,9 @@ class Project:
     @property
     def compares(self) -> bool:
         """Whether the run is compared with other ways to train; public data only."""
-        public = self.split.train.sensitivity == "public"
-        return public and self.config.evaluation.baselines is not False
+        public = self.split.train.sensitivity == "public" and self.shows_test
+        has_test = self.split.test.num_examples > 0
+        return public and has_test and self.config.evaluation.baselines is not False
 
     def starting_weights(self) -> Any:
         """The weights before the first round."""

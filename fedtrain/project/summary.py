@@ -51,7 +51,7 @@ def summarised(
         "comparison": None,
         "clients": None,
     }
-    if project.shows_test:
+    if project.shows_test and project.split.test.num_examples:
         scores = project.evaluator.evaluate(weights, project.split.test)
         summary |= {"test": scores, "metric": main_metric(scores)}
     if project.compares:

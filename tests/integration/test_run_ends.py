@@ -1,0 +1,84 @@
+"""Runs that reach their end by an unusual way, and what they leave behind there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedtrain.cli.main import run as run_command
+
+PROJECT = """
+name = "own"
+seed = 1
+[data]
+path = "rows.csv"
+label = "outcome"
+client = "hospital"
+sensitivity = "public"
+[model]
+name = "dense_classifier"
+[rounds]
+num_rounds = 2
+[client]
+learning_rate = 0.1
+batch_size = 8
+local_epochs = 1
+[tracking]
+tensorboard = false
+"""
+ROW_PRIVACY = [
+    'privacy={unit="example", trust="local", neighboring_relation="add_or_remove_one",'
+    ' delta=1e-3, sampling="poisson", clipping_norm=1.0, noise_multiplier=2.0}',
+    "client={learning_rate=0.1, sampling_rate=0.5, local_steps=1,"
+    " expected_batch_size=5}",
+]
+
+
+@pytest.fixture
+def simulate(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Path]:
+    """Runs a project with ``settings``; gives the run's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDTRAIN_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "federation.toml").write_text(PROJECT)
+    random = np.random.Generator(np.random.Philox(1))
+    frame = pd.DataFrame(random.normal(size=[40, 2]), columns=["age", "dose"])
+    frame["outcome"] = (frame["age"] + frame["dose"] > 0).astype(int)
+    frame["hospital"] = [f"h{i % 4}" for i in range(40)]
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+
+    def run(*settings: str, expect: int = 0) -> Path:
+        words = [word for setting in settings for word in ("-s", setting)]
+        code = run_command(["simulate", "federation.toml", *words])
+        assert code == expect, capsys.readouterr().err
+        (folder,) = (tmp_path / "runs").iterdir()
+        return folder
+
+    return run
+
+
+def values(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_run_without_test_rows_ends_without_scores(simulate: Any) -> None:
+    run = simulate()
+    summary = values(run / "summary.json")
+    assert summary["test"] is None
+    assert summary["comparison"] is None
+    assert (run / "report.html").is_file()
+
+
+def test_private_test_rows_of_public_data_are_not_compared(simulate: Any) -> None:
+    private_test = ["data.test_fraction=0.2", 'data.test_sensitivity="private"']
+    summary = values(simulate(*private_test, *ROW_PRIVACY) / "summary.json")
+    assert summary["test"] is None
+    assert summary["comparison"] is None
+    assert summary["privacy"]["epsilon"] > 0
