@@ -2,8 +2,8 @@
 
 One JSON line for each charge, each holding the hash of the line before it. A charge is
 written and fsynced while a lock is held, so several runs may share a ledger; it counts
-once for a given run, round, attempt and input. Private data has one ledger for each
-data set, public data one for each run.
+once for a given run, round, attempt, input, cost and clients. Private data has one
+ledger for each data set, public data one for each run.
 """
 
 import contextlib
@@ -53,11 +53,9 @@ class Charge:
     note: str = "round"
 
     @property
-    def key(self) -> tuple[str, int, int, str, str]:
-        """What makes a charge the same one."""
-        return (
-            self.run, self.round_number, self.attempt, self.input_hash, self.note,
-        )  # fmt: skip
+    def key(self) -> str:
+        """What makes a charge the same one: all of it, what it pays for included."""
+        return _digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -87,7 +85,7 @@ class Ledger:
         self.path = Path(path)
         self.spending = Spending()
         self._hashes: list[str] = []
-        self._keys: set[Any] = set()
+        self._keys: set[str] = set()
         self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self._covered = 0
         self._size = 0

@@ -1,7 +1,9 @@
 """What the training loop asks before each round: may it run, and what does it cost?"""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import dp_accounting
@@ -13,6 +15,9 @@ from fedtrain.privacy import accounting, events
 from fedtrain.privacy.ledger import Charge, Ledger
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.spending import Spending
+
+# What stops a run or describes it, and changes nothing that a round releases.
+_NOT_RELEASED = ("target_epsilon", "accept_weak_privacy", "num_weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,9 @@ class RunPrivacy:
         Args:
           round_number: From 0.
           cohort_ids: The clients that take part.
-          input_hash: Of everything that decides what the round releases. The same
-            round with the same input is charged once, however often it is retried.
+          input_hash: Of the seed, the state and the clients. With the plan and the
+            mechanisms, which are added here, it says what the round releases: the
+            same round of the same is charged once, however often it is retried.
 
         Raises:
           BudgetExhaustedError: If the round would pass the budget; nothing is written
@@ -73,7 +79,7 @@ class RunPrivacy:
             run=self.run_id,
             round_number=round_number,
             attempt=0,
-            input_hash=input_hash,
+            input_hash=_with_promise(input_hash, self.plan, self.mechanisms),
             unit=self.plan.unit,
             counts=events.counted(self.round_event()),
             clients=None if self.amplifies else tuple(sorted(cohort_ids)),
@@ -151,6 +157,19 @@ class RunPrivacy:
                 f"ledger {self.ledger.path}). Nothing was read or released. Raise "
                 "target_epsilon, or plan with more noise or fewer rounds."
             )
+
+
+def _with_promise(
+    input_hash: str, plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]
+) -> str:
+    """``input_hash`` together with what the plan and the mechanisms decide."""
+    promise = {
+        "input": input_hash,
+        "plan": {k: v for k, v in asdict(plan).items() if k not in _NOT_RELEASED},
+        "mechanisms": [mechanism.as_dict() for mechanism in mechanisms],
+    }
+    plain = json.dumps(promise, sort_keys=True, default=repr)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _check_mechanisms(plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]) -> None:

@@ -84,6 +84,22 @@ def test_the_same_release_is_charged_once(path, three):
     assert epsilon(three) == pytest.approx(cost(6))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"counts": {STEP: 2}},
+        {"counts": {events.gaussian(0.01): 1}},
+        {"unit": "example"},
+        {"clients": ("ada", "cleo")},
+        {"clients": None},
+    ],
+    ids=["more often", "less noise", "unit", "other client", "every client"],
+)
+def test_another_cost_or_another_payer_is_another_charge(path, three, other):
+    assert three.charge(charge(1, **other))
+    assert not Ledger(path).charge(charge(1, **other))
+
+
 def test_a_refused_charge_leaves_no_trace(path, three):
     before = path.read_bytes()
 

@@ -98,6 +98,23 @@ def test_a_retried_round_is_charged_once_and_other_input_again(run):
     assert privacy.before_round(0, ["ada"], "other") > first
 
 
+def test_a_round_redone_with_other_mechanisms_is_charged_again(run):
+    once = run().before_round(0, ["ada"], "h0")
+    assert run().before_round(0, ["ada"], "h0") == once
+    # More noise, so the plan is kept; the same event, so only the digest differs.
+    quiet = local_mechanisms(noise_multiplier=4.0)
+    wide = local_mechanisms(clipping_norm=2.0)
+    assert run(mechanisms=quiet).before_round(0, ["ada"], "h0") > once
+    assert run(mechanisms=wide).before_round(0, ["ada"], "h0") > once
+    assert run().head()["length"] == 3
+
+
+def test_a_higher_budget_does_not_charge_a_retried_round_again(run):
+    once = run().before_round(0, ["ada"], "h0")
+    assert run(target_epsilon=50.0).before_round(0, ["ada"], "h0") == once
+    assert run(expected_count=30.0).before_round(0, ["ada"], "h0") > once
+
+
 def test_the_budget_stops_the_run_before_anything_is_written(run):
     privacy = run(target_epsilon=PrivacyPlan(**PLAN).with_rounds(3).epsilon() * 1.001)
     for number in range(3):
