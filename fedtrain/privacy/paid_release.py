@@ -5,9 +5,10 @@ values over units is the Gaussian mechanism with a public denominator.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,21 @@ def paid_mean(
             " an aggregator that sees exact values. Evaluate on public data instead."
         )
     cost = Counter([events.gaussian(query.noise_multiplier)])
-    privacy.charge_release(query.name, cost, input_hash=input_hash)
+    asked = _with_query(input_hash, query)
+    privacy.charge_release(query.name, cost, input_hash=asked)
     given = np.nan_to_num(values(), nan=0.0, posinf=0.0, neginf=0.0)
     clipped = np.clip(given.astype(np.float64), -query.bound, query.bound)
-    # Other values never meet the same noise, or their difference would be exact.
+    # Other values or another query never meet the same noise, or both could be solved
+    # for the exact value.
     digest = hashlib.sha256(clipped.tobytes()).hexdigest()
-    labels = ("release", privacy.run_id, query.name, input_hash, digest)
+    labels = ("release", privacy.run_id, query.name, asked, digest)
     noise = seeds.generator(seeds.derive(seed, *labels)).normal(
         scale=query.noise_multiplier * query.bound
     )
     return float((np.sum(clipped) + noise) / query.expected_count)
+
+
+def _with_query(input_hash: str, query: MeanQuery) -> str:
+    """``input_hash`` together with all that is asked."""
+    plain = json.dumps([input_hash, asdict(query)], sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()

@@ -40,10 +40,9 @@ def privacy(tmp_path):
     )
 
 
-def mean(privacy, values, name="accuracy", noise_multiplier=10.0, input_hash="h"):
-    query = MeanQuery(
-        name=name, bound=1.0, noise_multiplier=noise_multiplier, expected_count=2000.0
-    )
+def mean(privacy, values, name="accuracy", input_hash="h", **changes):
+    asked = {"bound": 1.0, "noise_multiplier": 10.0, "expected_count": 2000.0}
+    query = MeanQuery(name=name, **(asked | changes))
     return paid_mean(query, values, privacy=privacy, input_hash=input_hash, seed=SEED)
 
 
@@ -67,6 +66,22 @@ def test_values_beyond_the_bound_or_not_finite_have_a_bounded_effect(privacy):
 def test_other_values_never_meet_the_same_noise(privacy):
     ones, twos = (mean(privacy, lambda n=n: np.ones(n)) for n in (1, 2))
     assert twos - ones != pytest.approx(1 / 2000.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"noise_multiplier": 20.0}, {"bound": 2.0}, {"expected_count": 1000.0}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_query_is_charged_and_meets_other_noise(privacy, changes):
+    # Of zeros, the noise alone is seen.
+    first = mean(privacy, lambda: np.zeros(3)) * 2000.0 / 10.0
+    once = privacy.spent()
+    second = mean(privacy, lambda: np.zeros(3), **changes)
+    asked = {"bound": 1.0, "noise_multiplier": 10.0, "expected_count": 2000.0} | changes
+    scale = asked["bound"] * asked["noise_multiplier"] / asked["expected_count"]
+    assert second / scale != pytest.approx(first, rel=1e-6)
+    assert privacy.spent() > once
 
 
 def test_other_input_is_charged_again(privacy):
