@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data import partition, sets
 from fedtrain.data.dataset import FederatedDataset, Sensitivity
 from fedtrain.data.partition import Partition
@@ -115,6 +115,7 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
     )
     if data.sensitivity is not None:  # a packed folder says it by itself
         rows = replace(rows, sensitivity=data.sensitivity)
+    _refuse_public_share(data, rows)
     chosen = partition_of(data)
     seed = seeds.derive(seeds.root(config.seed), "data")
     if chosen is not None:
@@ -125,6 +126,16 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
         test_source = _located(data.test_path, folder)
         train, test = rows, read_rows(test_source, schema=schema_of(rows), name="test")
     return split_from(train, test, source=data.path or IN_MEMORY)
+
+
+def _refuse_public_share(data: DataSection, rows: FederatedDataset) -> None:
+    private = rows.sensitivity == "private" and data.test_path is None
+    if private and data.test_sensitivity == "public":
+        raise PrivacyError(
+            'data.test_sensitivity is "public", but the test rows are a share of '
+            f"private rows ({rows.name}, data.test_fraction), and so private too. "
+            "Give public test rows as data.test_path, or leave test_sensitivity out."
+        )
 
 
 def _schema(data: DataSection, folder: Path) -> Schema | None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from fedtrain.core.errors import PrivacyError
 from fedtrain.data.cohorts import CohortSampler
+from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.config import PrivacySection, ProjectConfig
@@ -21,8 +23,11 @@ def plan_of(
     """The plan of ``[privacy]``; its noise multiplier may still have to be solved for.
 
     Raises:
-      PrivacyError: If the combination keeps no promise, with the way out.
+      PrivacyError: If the combination keeps no promise, or the data break a bound
+        that it rests on; with the way out.
     """
+    if privacy.unit == "entity":
+        _check_clients_per_entity(split.train, privacy.max_clients_per_entity)
     return PrivacyPlan(
         unit=privacy.unit,
         trust=privacy.trust,
@@ -73,3 +78,23 @@ def _num_units(unit: str, split: DataSplit) -> int:
     if unit == "entity" and train.examples.entity_ids is not None:
         return len(np.unique(train.examples.entity_ids))
     return max(train.examples.num_examples, 1)
+
+
+def _check_clients_per_entity(train: FederatedDataset, declared: int) -> None:
+    found = _most_clients_of_an_entity(train)
+    if found > declared:
+        raise PrivacyError(
+            f"privacy.max_clients_per_entity is {declared}, but an entity of "
+            f"{train.name} has rows at {found} clients, which would spend more than "
+            f"the plan counts. Set it to at least {found} (a bound that holds whatever "
+            "the data), or keep each entity at fewer clients."
+        )
+
+
+def _most_clients_of_an_entity(train: FederatedDataset) -> int:
+    if train.examples.entity_ids is None or not train.examples.num_examples:
+        return 0
+    _, entities = np.unique(np.asarray(train.examples.entity_ids), return_inverse=True)
+    clients = np.repeat(np.arange(train.num_clients), train.num_examples())
+    pairs = np.unique(np.stack([entities.ravel(), clients]), axis=1)
+    return int(np.bincount(pairs[0]).max())

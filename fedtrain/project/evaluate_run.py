@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.schema import load_schema
 from fedtrain.models.model import Model
+from fedtrain.project.build import Project
 from fedtrain.project.build_data import read_rows, split_from
 from fedtrain.project.build_model import model_of
 from fedtrain.project.load import LoadedRun, load_run
@@ -26,11 +27,13 @@ def evaluate_run(run: str | Path, data: Any = None) -> dict[str, Any]:
     Raises:
       CheckpointError: If the run has not finished.
       DataError: If rows do not fit the schema of the training data.
+      PrivacyError: If the test rows are private, and the run keeps a privacy promise.
     """
     loaded = load_run(run)
     arrays = loaded.weights
     if data is None:
         project = loaded.project()
+        _refuse_private_test(project)
         model, rows = project.model, project.split.test
     else:
         given = _new_rows(loaded, data)
@@ -44,6 +47,16 @@ def evaluate_run(run: str | Path, data: Any = None) -> dict[str, Any]:
         "num_examples": rows.num_examples,
         "scores": Evaluator(model).evaluate(weights, rows),
     }
+
+
+def _refuse_private_test(project: Project) -> None:
+    if not project.shows_test:
+        raise PrivacyError(
+            f"The test rows of {project.config.name} are private, and its privacy "
+            "guarantee does not cover scores on them. Give --data with rows whose "
+            "scores you may see, or, if the test rows are public, give them as "
+            'data.test_path with data.test_sensitivity = "public".'
+        )
 
 
 def _new_rows(loaded: LoadedRun, data: Any) -> FederatedDataset:

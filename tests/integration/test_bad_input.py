@@ -225,3 +225,27 @@ def test_noise_that_cannot_be_distributed(refused: Any) -> None:
     assert "secure aggregation" in refused(
         CLIENT_PRIVACY, 'privacy.trust="distributed"'
     )
+
+
+def entities_at_two_clients() -> pd.DataFrame:
+    return rows().assign(patient=np.arange(40) // 2)
+
+
+ENTITY_PRIVACY = [
+    *ROW_PRIVACY,
+    'data={path="rows.csv", label="outcome", client="hospital", entity="patient", '
+    'sensitivity="public", test_fraction=0.2}',
+    'privacy.unit="entity"',
+    "privacy.max_rows_per_entity=2",
+]
+
+
+def test_entities_at_more_clients_than_declared(refused: Any) -> None:
+    errors = refused(*ENTITY_PRIVACY, frame=entities_at_two_clients())
+    assert "privacy.max_clients_per_entity is 1" in errors
+    assert "at 2 clients" in errors
+
+
+def test_share_of_private_rows_cannot_be_declared_public(refused: Any) -> None:
+    errors = refused('data.sensitivity="private"', 'data.test_sensitivity="public"')
+    assert "data.test_path" in errors

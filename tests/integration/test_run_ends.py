@@ -82,3 +82,16 @@ def test_private_test_rows_of_public_data_are_not_compared(simulate: Any) -> Non
     assert summary["test"] is None
     assert summary["comparison"] is None
     assert summary["privacy"]["epsilon"] > 0
+
+
+def test_private_test_rows_are_not_scored_afterwards(
+    simulate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private_test = ["data.test_fraction=0.2", 'data.test_sensitivity="private"']
+    run = simulate(*private_test, *ROW_PRIVACY)
+    capsys.readouterr()
+    assert run_command(["evaluate", str(run)]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert "--data" in errors
+    assert run_command(["evaluate", str(run), "--data", "rows.csv"]) == 0
