@@ -123,7 +123,8 @@ def tree_mechanism(
 
     Guarantees:
       After round ``t`` the noises so far add up to those of the tree's nodes that make
-      up ``t + 1`` rounds: at most ``log2`` of them. Clients are shown no state.
+      up ``t + 1`` rounds: at most ``log2`` of them. Clients are shown no state. Past
+      ``num_rounds`` the tree has no noise left, and the sum is made NaN instead.
     """
     num_rounds = participation.num_rounds
     if num_rounds > LONGEST_TREE:
@@ -146,6 +147,9 @@ def tree_mechanism(
         number = state.round_number
         base = tf.where(number == 0, tf.convert_to_tensor(seed), state.seed)
         levels = num_rounds.bit_length()
+        stddev = tf.where(
+            number < num_rounds, tf.constant(stddev, tf.float64), math.nan
+        )
         now = _tree_noise(like, base, number + 1, levels, stddev)
         before = _tree_noise(like, base, number, levels, stddev)
         return nests.subtract(now, before), TreeState(number + 1, base)
@@ -233,7 +237,7 @@ def _weighted_sum(coefficients: Matrix, past: tf.Tensor) -> tf.Tensor:
 
 
 def _tree_noise(
-    like: Any, base: tf.Tensor, num_done: tf.Tensor, levels: int, stddev: float
+    like: Any, base: tf.Tensor, num_done: tf.Tensor, levels: int, stddev: Any
 ) -> Any:
     """The summed noise of the nodes that make up the first ``num_done`` rounds."""
     total = nests.zeros_like(like)

@@ -71,9 +71,10 @@ class RunPrivacy:
         Raises:
           BudgetExhaustedError: If the round would pass the budget; nothing is written
             and no data may be read.
-          PrivacyError: If the cohort breaks the participation pattern that correlated
-            noise relies on.
+          PrivacyError: If the round lies beyond those that were planned, or the cohort
+            breaks the participation pattern that correlated noise relies on.
         """
+        _refuse_unplanned_round(self, round_number)
         _refuse_broken_pattern(self, round_number, cohort_ids)
         charge = Charge(
             run=self.run_id,
@@ -219,6 +220,18 @@ def _refuse_overspending(privacy: RunPrivacy) -> None:
         raise PrivacyError(
             f"A round spends epsilon {actual:.4g} by its mechanisms, but {planned:.4g} "
             "by the plan. Make both from the same numbers."
+        )
+
+
+def _refuse_unplanned_round(privacy: RunPrivacy, round_number: int) -> None:
+    details = [dict(mechanism.details) for mechanism in privacy.mechanisms]
+    made_for = [d["num_rounds"] for d in details if "num_rounds" in d]
+    num_rounds = min([privacy.plan.num_rounds, *made_for])
+    if round_number >= num_rounds:
+        raise PrivacyError(
+            f"Round {round_number} (the first is 0) lies beyond the {num_rounds} that "
+            "the plan and the noise were made for. Raise num_rounds of the plan and of "
+            "the mechanism, and start a new run."
         )
 
 

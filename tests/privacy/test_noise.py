@@ -121,6 +121,17 @@ def test_tree_noise_of_a_prefix_is_that_of_its_nodes():
         assert np.var(prefix) == pytest.approx(expected, rel=FIVE_SD)
 
 
+def test_a_tree_past_its_rounds_gives_nothing_rather_than_an_exact_sum():
+    stage = tree_mechanism(
+        clipping_norm=1.0,
+        noise_multiplier=0.5,
+        participation=Participation(num_rounds=3, max_participations=1),
+    )
+    noises = noise_of(stage, 4)
+    assert np.all(np.isfinite(noises[:3]))
+    assert np.all(np.isnan(noises[3]))
+
+
 @pytest.mark.parametrize("build", [tree_mechanism, banded_mechanism])
 def test_correlated_noise_is_the_same_in_a_compiled_round(build):
     stage = build(

@@ -193,15 +193,16 @@ def test_customer_of_two_banks_is_charged_twice(run):
 
 @pytest.fixture
 def correlated(run):
-    pattern = Participation(num_rounds=10, min_separation=5)
+    pattern = Participation(num_rounds=15, min_separation=5, max_participations=2)
     stage = banded_mechanism(
         clipping_norm=1.0, noise_multiplier=1.0, participation=pattern
     )
     changes = {"sampling": "cyclic", "sampling_rate": 1.0, "cohort_is_hidden": False}
+    changes["num_rounds"] = 15
 
-    def build(min_separation=5):
+    def build(min_separation=5, **more):
         return run(
-            CLIENT_PLAN | changes,
+            CLIENT_PLAN | changes | more,
             stage.mechanisms,
             cyclic_sampler(cohort_size=1, min_separation=min_separation),
             max_participations=2,
@@ -226,6 +227,17 @@ def test_participation_pattern_is_enforced_across_restarts(correlated):
     restarted.before_round(5, ["ada"], "h5")
     with pytest.raises(PrivacyError, match="at most 2 participations"):
         restarted.before_round(11, ["ada"], "h11")
+
+
+@pytest.mark.parametrize(("planned", "beyond"), [(99, 15), (12, 12)])
+def test_no_round_beyond_those_that_the_noise_or_the_plan_was_made_for(
+    correlated, planned, beyond
+):
+    privacy = correlated(num_rounds=planned)
+    with pytest.raises(PrivacyError, match=f"Round {beyond} .* beyond the {beyond} "):
+        privacy.before_round(beyond, ["ada"], "h")
+    assert privacy.head()["length"] == 0
+    privacy.before_round(beyond - 1, ["ada"], "h")
 
 
 def test_correlated_noise_needs_a_sampler_that_keeps_the_separation(correlated):
