@@ -87,12 +87,17 @@ class Ledger:
         self._hashes: list[str] = []
         self._keys: set[str] = set()
         self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._num_read = 0
         self._covered = 0
         self._size = 0
         self._read_consistently()
 
     def head(self) -> dict[str, Any]:
-        """The number of entries and the hash of the last one."""
+        """The number of entries and the hash of the last one.
+
+        An entry of a repair follows all the entries that it stands for, so no head
+        from before the repair is as long as one from after it.
+        """
         return {
             "length": len(self._hashes),
             "hash": self._hashes[-1] if self._hashes else GENESIS,
@@ -187,14 +192,15 @@ class Ledger:
         entry = checked_entry(line, previous)
         if entry is None:
             raise LedgerError(
-                f"{self.path}: entry {len(self._hashes) + 1} is damaged. {_REPAIR}"
+                f"{self.path}: entry {self._num_read + 1} is damaged. {_REPAIR}"
             )
         charge = charge_from_json(entry)
         self.spending.add(charge.unit, charge.counts, charge.clients)
         self._keys.add(charge.key)
         for client in charge.clients or ():
             self._rounds[charge.run, client].add(charge.round_number)
-        self._hashes.append(entry["hash"])
+        self._num_read += 1
+        add_hash(self._hashes, entry)
         self._covered = max(self._covered, int(entry.get("covers_length", 0)))
 
 
@@ -250,6 +256,13 @@ def checked_entry(line: bytes, previous: str | None) -> dict[str, Any] | None:
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
     return {**entry, "hash": given} if intact and follows else None
+
+
+def add_hash(hashes: list[str], entry: Mapping[str, Any]) -> None:
+    """Appends the entry's hash, behind as many as it stands for."""
+    stands_for = int(entry.get("covers_length", 0)) - len(hashes)
+    hashes.extend([entry["hash"]] * stands_for)
+    hashes.append(entry["hash"])
 
 
 def complete_lines(content: bytes, path: Path) -> list[bytes]:

@@ -15,6 +15,7 @@ from fedtrain.privacy import events
 from fedtrain.privacy.ledger import (
     GENESIS,
     Charge,
+    add_hash,
     append_line,
     charge_from_json,
     checked_entry,
@@ -69,13 +70,13 @@ def repair_ledger(
         if lines[-1] == b"":
             lines.pop()
         intact = _intact_beginning(lines)
-        missing = _num_missing(len(lines), intact, expected_head)
+        hashes = _hashes_of(intact)
+        missing = _num_missing(lines, intact, expected_head)
         if not missing:
             raise LedgerError(f"{path}: nothing is damaged or missing.")
         charge = _worst_charge(lines, missing, worst_event, unit)
         previous = intact[-1]["hash"] if intact else GENESIS
-        covers = max(len(lines), len(intact) + missing)
-        entry = {**charge.to_json(), "covers_length": covers}
+        entry = {**charge.to_json(), "covers_length": len(hashes) + missing}
         saved_as = _replace(path, [*intact, sealed(entry, previous)])
     return Repair(
         kept=len(intact),
@@ -95,15 +96,27 @@ def _intact_beginning(lines: list[bytes]) -> list[dict[str, Any]]:
     return intact
 
 
+def _hashes_of(entries: list[dict[str, Any]]) -> list[str]:
+    hashes: list[str] = []
+    for entry in entries:
+        add_hash(hashes, entry)
+    return hashes
+
+
 def _num_missing(
-    num_lines: int,
+    lines: list[bytes],
     intact: list[dict[str, Any]],
     expected_head: Mapping[str, Any] | None,
 ) -> int:
+    """How many entries are gone, those that a lost repair stood for among them."""
+    hashes = _hashes_of(intact)
+    # An unreadable line counts as one entry, under a hash that nobody looks at.
+    lost = [checked_entry(line, None) or {"hash": ""} for line in lines[len(intact) :]]
     expected = int(expected_head["length"]) if expected_head else 0
-    missing = max(num_lines, expected) - len(intact)
-    if missing == 0 and expected_head and expected:
-        replaced = intact[expected - 1]["hash"] != expected_head["hash"]
+    missing = max(len(_hashes_of([*intact, *lost])), expected) - len(hashes)
+    covered = max((int(entry.get("covers_length", 0)) for entry in intact), default=0)
+    if missing == 0 and expected_head and expected > covered:
+        replaced = hashes[expected - 1] != expected_head["hash"]
         return expected if replaced else 0
     return missing
 

@@ -246,6 +246,53 @@ def test_repair_of_a_shortened_ledger_needs_what_is_remembered(path, three):
     Ledger(path).expect(repaired.head())
 
 
+@pytest.fixture
+def repaired(path, three):
+    """Three entries, the last of which stands for eight that were lost."""
+    damage(path, 2, lambda line: None)
+    repair_ledger(path, expected_head={"length": 10, "hash": "f" * 64})
+    return Ledger(path)
+
+
+def test_a_repaired_ledger_cannot_be_shortened_unnoticed(path, repaired):
+    old = {"length": 10, "hash": "f" * 64}
+    repaired.expect(old)
+    cut = path.read_bytes()
+    for number in range(5):
+        repaired.charge(charge(number, run="later"))
+    head = repaired.head()
+    Ledger(path).expect(head)
+    path.write_bytes(cut)
+    with pytest.raises(LedgerError, match="was shortened"):
+        Ledger(path).expect(head)
+    Ledger(path).charge(charge(9))
+    with pytest.raises(LedgerError, match="was replaced"):
+        Ledger(path).expect(head | {"length": Ledger(path).head()["length"]})
+    Ledger(path).expect(old)
+
+
+def test_a_repair_that_is_lost_is_repaired_with_all_it_stood_for(path, repaired):
+    head, spent = repaired.head(), epsilon(repaired)
+    damage(path, 2, lambda line: None)
+    with pytest.raises(LedgerError, match="was shortened"):
+        Ledger(path).expect(head)
+    # Eight, and the repair's own entry.
+    assert repair_ledger(path, expected_head=head).missing == 9
+    Ledger(path).expect(head)
+    assert epsilon(Ledger(path)) >= spent
+
+
+def test_a_later_repair_counts_what_an_earlier_one_stood_for(path, repaired):
+    repaired.charge(charge(5))
+    head = repaired.head()
+    damage(path, 1, lambda line: line.replace("ada", "eve"))
+    assert repair_ledger(path).missing == head["length"] - 1
+    again = Ledger(path)
+    again.expect(head)
+    again.charge(charge(6))
+    assert again.head()["length"] == head["length"] + 2
+
+
 def test_a_lost_ledger_makes_data_public_unless_its_plan_is_known(path):
     head = {"length": 4, "hash": "f" * 64}
     assert repair_ledger(path, expected_head=head).is_unlimited
