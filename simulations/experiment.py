@@ -122,7 +122,8 @@ def verdict(measured: float, expected: Expected | None) -> str:
     """Whether ``measured`` reproduces the published figure, or by how much not."""
     if expected is None:
         return ""
-    shortfall = expected.mean - expected.tolerance - measured
+    # Rounded, so that a figure at the edge is not missed by a bit.
+    shortfall = round(expected.mean - expected.tolerance - measured, 9)
     return "reproduced" if shortfall <= 0 else f"short by {shortfall:.4f}"
 
 

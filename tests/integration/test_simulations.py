@@ -53,6 +53,21 @@ def test_credit_default_spends_no_more_than_its_target(monkeypatch, tmp_path, da
     assert len(ledger.read_text().splitlines()) == 1
 
 
+def test_a_round_that_ran_twice_counts_once(tmp_path):
+    lines = [{"round": number} for number in (1, 2, 3, 3, 4)]
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "curve.jsonl").write_text(text)
+    assert module("experiment").curve(tmp_path) == [{"round": n} for n in (1, 2, 3, 4)]
+
+
+def test_the_verdict_says_how_much_is_missing():
+    experiment = module("experiment")
+    published = experiment.Expected(0.9, 0.02)
+    assert experiment.verdict(0.88, published) == "reproduced"
+    assert experiment.verdict(0.87, published) == "short by 0.0100"
+    assert experiment.repeated(0.93, published) == "+0.0300"
+
+
 def test_calibration_error_is_zero_where_rates_are_as_predicted():
     calibration_error = module("credit_default.run").calibration_error
     labels = np.tile([0, 0, 0, 1], 100)
