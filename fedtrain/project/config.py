@@ -119,7 +119,7 @@ class PrivacySection(Section):
 
     unit: Literal["example", "entity", "client"]
     trust: Literal["local", "distributed", "central"]
-    neighboring_relation: Literal["add_or_remove_one", "replace_one"]
+    neighboring_relation: Literal["add_or_remove_one", "replace_one", "replace_special"]
     delta: Probability
     sampling: Literal["poisson", "full", "uniform", "cyclic"]
     clipping_norm: Positive

@@ -50,6 +50,16 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             value=privacy.sampling,
             allowed=f'"{config.rounds.sampler}", or change rounds.sampler',
         )
+    fixed_size = config.rounds.sampler in ("uniform", "cyclic")
+    if fixed_size and privacy.neighboring_relation == "add_or_remove_one":
+        yield Problem(
+            key="privacy.neighboring_relation",
+            text=f'rounds.sampler = "{config.rounds.sampler}" fills every cohort: with '
+            "one client fewer another is drawn instead, and twice the bound moves",
+            value=privacy.neighboring_relation,
+            allowed='"replace_special" (one client\'s contribution is replaced by zero;'
+            ' who the clients are is public), or "replace_one"',
+        )
     if privacy.cohort_is_hidden and config.rounds.sampler != "poisson":
         yield superfluous(
             "privacy.cohort_is_hidden",

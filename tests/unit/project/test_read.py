@@ -159,6 +159,28 @@ def test_amplification_is_claimed_only_with_the_sampler_that_earns_it() -> None:
     assert problem_keys(claimed) == ["privacy.sampling"]
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "cyclic"])
+def test_cohorts_of_a_fixed_size_do_not_add_or_remove_one(sampler: str) -> None:
+    size = {"rounds__cohort_size": 3, "rounds__sampler": sampler}
+    if sampler == "cyclic":
+        size["rounds__min_separation"] = 2
+    size |= {"privacy__sampling": sampler, "privacy__accept_weak_privacy": "true"}
+    added = client_level(**size)
+    assert problem_keys(added) == ["privacy.neighboring_relation"]
+    relations = ("replace_special", "replace_one")
+    plans = [
+        planned(
+            checked_config(
+                client_level(**size, privacy__neighboring_relation=relation), file="f"
+            ),
+            folder=Path(),
+        ).calibrated()
+        for relation in relations
+    ]
+    special, replaced = (plan.noise_multiplier for plan in plans)
+    assert replaced == pytest.approx(2 * special, rel=1e-3)
+
+
 def test_a_hidden_cohort_needs_a_sampler_that_it_amplifies() -> None:
     hidden = client_level(privacy__cohort_is_hidden="true")
     assert problem_keys(hidden) == ["privacy.cohort_is_hidden"]
