@@ -74,7 +74,8 @@ class PrivacyReport(_Strict):
     """Everything that a reader needs to judge the guarantee.
 
     ``epsilon`` is what was spent, by PLD, of the unit that spent the most;
-    ``rdp_epsilon`` its cross-check. An epsilon of ``Infinity`` is not private at all.
+    ``rdp_epsilon`` its cross-check. ``num_units`` is None where it is an exact count of
+    private rows. An epsilon of ``Infinity`` is not private at all.
     """
 
     format_version: Literal[1] = 1
@@ -94,7 +95,7 @@ class PrivacyReport(_Strict):
     epsilon_curve: list[tuple[float, float]]
     accountant: str
     cross_check: str
-    num_units: int
+    num_units: int | None
     num_clients: int
     max_clients_per_entity: int
     data: DataScope
@@ -106,7 +107,7 @@ class PrivacyReport(_Strict):
     amplification: str
     rounds_planned: int
     rounds_done: int
-    lost_clients: int
+    lost_clients: int | None
     noise_shortfall: float
     epsilon_by_client: dict[str, float] | None
     ledger_path: str
@@ -125,7 +126,7 @@ def privacy_report(
     *,
     rounds_done: int,
     data: DataScope,
-    lost_clients: int = 0,
+    lost_clients: int | None = 0,
     exported: Sequence[Path | str] = (),
 ) -> PrivacyReport:
     """The report of a run, from its ledger and its plan.
@@ -135,7 +136,7 @@ def privacy_report(
       rounds_done: Rounds that were run.
       data: What data the guarantee covers.
       lost_clients: Contributions that are missing from sums. With local or central
-        noise they take no noise with them.
+        noise they take no noise with them. None where the cohort is hidden.
       exported: Files whose hashes the report should carry.
     """
     plan = privacy.plan.calibrated()
@@ -161,7 +162,7 @@ def privacy_report(
         epsilon_curve=accounting.epsilon_curve(worst, CURVE_DELTAS, relation),
         accountant=accounting.ACCOUNTANT,
         cross_check=accounting.CROSS_CHECK,
-        num_units=plan.num_units,
+        num_units=_shown_units(privacy),
         num_clients=plan.num_clients,
         max_clients_per_entity=plan.max_clients_per_entity,
         data=data,
@@ -217,6 +218,13 @@ def to_json(report: PrivacyReport) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the report."""
     return PrivacyReport.model_json_schema()
+
+
+def _shown_units(privacy: RunPrivacy) -> int | None:
+    """Clients are public; how many private rows or entities there are is not."""
+    if privacy.is_private and privacy.plan.unit != "client":
+        return None
+    return privacy.plan.num_units
 
 
 def _exclusions(privacy: RunPrivacy) -> list[str]:

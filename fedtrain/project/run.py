@@ -28,6 +28,7 @@ from fedtrain.project.run_privacy import (
 from fedtrain.project.stored import save_given_model, stored_toml
 from fedtrain.project.summary import summarised
 from fedtrain.project.weights_file import save_weights
+from fedtrain.project.withheld import withholding
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
@@ -58,7 +59,7 @@ def start_run(project: Project) -> RunFolder:
     schema = schema_of(project.split.train)
     if schema is not None:
         schema.save(folder.schema)
-    facts = run_facts(project)
+    facts = run_facts(project) | {"project_sha256": folder.project_sha256()}
     if project.plan is not None:
         facts["ledger"] = str(ledger_of(project, folder).resolve())
     folder.write_json(folder.info, facts)
@@ -115,6 +116,7 @@ def _trained(
     with ExitStack() as stack:
         callbacks = _callbacks(project, folder, first_round, console)
         on_round = [stack.enter_context(callback) for callback in callbacks]
+        on_round = [metrics_log(folder.metrics, first_round=first_round), *on_round]
         training = TrainingRun(
             round_=project.round_,
             dataset=project.split.train,
@@ -126,7 +128,7 @@ def _trained(
             evaluate=_evaluation(project),
             evaluate_every=config.evaluation.every,
             checkpoints=store,
-            on_round=[metrics_log(folder.metrics, first_round=first_round), *on_round],
+            on_round=[withholding(project, callback) for callback in on_round],
         )
         return train(training, state).state
 

@@ -30,9 +30,7 @@ def run_facts(project: Project) -> dict[str, Any]:
             "name": train_set.name,
             "sensitivity": train_set.sensitivity,
             "num_clients": train_set.num_clients,
-            "num_examples": int(train_set.num_examples().sum()),
-            "num_test_examples": project.split.test.num_examples,
-            "empty_clients": int((train_set.num_examples() == 0).sum()),
+            **_row_counts(project),
             "source": project.split.source,
         },
         "data_sha256": data_sha256(train_set),
@@ -43,6 +41,18 @@ def run_facts(project: Project) -> dict[str, Any]:
         "runtime": _runtime_facts(project),
         "versions": _versions(),
     }
+
+
+def _row_counts(project: Project) -> dict[str, int]:
+    """Counts of rows, but for those that are private under a privacy promise."""
+    counts = {}
+    if not project.is_protected:
+        sizes = project.split.train.num_examples()
+        counts["num_examples"] = int(sizes.sum())
+        counts["empty_clients"] = int((sizes == 0).sum())
+    if project.shows_test:
+        counts["num_test_examples"] = project.split.test.num_examples
+    return counts
 
 
 def _runtime_facts(project: Project) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run leaves behind, and where: one folder for each run."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -103,6 +104,17 @@ class RunFolder:
         """Writes a JSON file of this run, whole or not at all."""
         write_atomically(path, json.dumps(content, indent=2, default=str) + "\n")
 
+    def project_sha256(self) -> str:
+        """SHA-256 of what decides the run besides its data: settings and model."""
+        digest = hashlib.sha256()
+        compiled = self.given_model.with_suffix(".compile.json")
+        models = (self.model, self.given_model, compiled)
+        for path in (self.config, *models, self.schema):
+            if path.is_file():
+                content = path.read_bytes()
+                digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process from continuing the same run."""
@@ -122,10 +134,15 @@ class RunFolder:
 def new_run_folder(
     runs_dir: Path, name: str, *, config: str, model_file: Path | None
 ) -> RunFolder:
-    """Makes ``runs_dir/<name>-<UTC time>`` and writes what the run starts from."""
+    """Makes ``runs_dir/<name>-<UTC time>-<8 hex digits>`` and writes the first files.
+
+    The digits are the machine's own randomness, of no seed: the folder's name is the
+    run's id in ledgers, and no two runs may ever share one, in whatever ``runs_dir``.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     runs_dir.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder(_made(runs_dir, f"{name}-{stamp}"))
+    folder = RunFolder(runs_dir / f"{name}-{stamp}-{os.urandom(4).hex()}")
+    folder.path.mkdir()
     if model_file is not None:
         shutil.copyfile(model_file, folder.model)
     write_atomically(folder.config, config)
@@ -146,17 +163,6 @@ def existing_run(run: str | Path, *, runs_dir: Path = Path("runs")) -> RunFolder
         f"{str(run)!r} is not a run: it has no federation.toml. Give the path of a "
         f'folder below {runs_dir}, or "latest".'
     )
-
-
-def _made(parent: Path, name: str) -> Path:
-    for attempt in range(1, 1000):
-        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            os.mkdir(path)
-        except FileExistsError:
-            continue
-        return path
-    raise ConfigError(f"{parent} has a thousand runs named {name}.")
 
 
 def _started(path: Path) -> str:

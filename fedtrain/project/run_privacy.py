@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fedtrain.core.files import write_atomically
+from fedtrain.data.dataset import FederatedDataset
+from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger, ledger_path
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.report import (
@@ -16,7 +18,8 @@ from fedtrain.privacy.report import (
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.run_folder import RunFolder
-from fedtrain.tracking.jsonl import read_metrics
+from fedtrain.project.withheld import withheld_fields
+from fedtrain.tracking.jsonl import RoundRecord, read_metrics
 
 
 def run_privacy_of(project: Project, ledger: Ledger, run_id: str) -> RunPrivacy | None:
@@ -52,7 +55,7 @@ def write_privacy_report(
         privacy,
         rounds_done=project.config.rounds.num_rounds,
         data=_scope(project, folder),
-        lost_clients=sum(len(record["lost_clients"]) for record in history),
+        lost_clients=_lost_clients(project, history),
         exported=[folder.weights],
     )
     text = to_json(report)
@@ -61,23 +64,43 @@ def write_privacy_report(
     return values
 
 
+def _lost_clients(project: Project, history: list[RoundRecord]) -> int | None:
+    if "lost_clients" in withheld_fields(project):
+        return None
+    return sum(len(record["lost_clients"]) for record in history)
+
+
 def _scope(project: Project, folder: RunFolder) -> DataScope:
-    train = project.split.train
     evaluation = "not looked at: test scores would be a release"
     if project.shows_test:
         evaluation = "test rows declared public; outside the guarantee"
-    normaliser = "declared in the schema, or taken from public data"
-    if train.sensitivity == "public":
-        normaliser = "taken from the rows, which are public"
     return DataScope(
-        training=f"{train.name}: {train.num_clients} clients, "
-        f"{train.examples.num_examples} rows, declared {train.sensitivity}",
+        training=_training(project),
         evaluation=evaluation,
-        normaliser=normaliser,
+        normaliser=_normaliser(project.split.train),
         tuning="settings are taken from the project file; how they were chosen is "
         "outside the guarantee",
         diagnostics=folder.read_json(folder.info).get("diagnostics", NO_DIAGNOSTICS),
     )
+
+
+def _training(project: Project) -> str:
+    train = project.split.train
+    rows = f", {train.examples.num_examples} rows"
+    if project.is_protected:
+        rows = " (who they are and how many is public)"
+    return (
+        f"{train.name}: {train.num_clients} clients{rows}, declared {train.sensitivity}"
+    )
+
+
+def _normaliser(train: FederatedDataset) -> str:
+    """Where the scales of the features come from, as far as the data set knows."""
+    if schema_of(train) is None:
+        return "unknown: the rows came without a schema; prepared before the run"
+    if train.sensitivity == "public":
+        return "the schema's: declared, or taken from the rows, which are public"
+    return "declared in the schema; none is taken from the private rows"
 
 
 def ledger_of(project: Project, folder: RunFolder) -> Path:

@@ -17,6 +17,7 @@ from fedtrain.project.read import checked_config, overridden, read_config
 from fedtrain.project.run import run, start_run
 from fedtrain.project.run_folder import existing_run
 from fedtrain.project.same_data import check_same_data
+from fedtrain.project.same_project import check_same_project
 
 EMBEDDED = "the embedded example"
 
@@ -73,9 +74,11 @@ def resume(
       diagnostics: As in ``simulate``; also for a run that has finished.
 
     Raises:
-      ConfigError: If the training rows are not those that the run started with.
+      ConfigError: If the settings, the model or the training rows are not those that
+        the run started with.
     """
     folder = existing_run(run_)
+    check_same_project(folder)
     project = build(read_config(folder.config), folder=folder.path)
     check_same_data(project, folder)
     if diagnostics:

@@ -42,7 +42,7 @@ def summarised(
         "name": project.config.name,
         "run": str(folder.path),
         "rounds": project.config.rounds.num_rounds,
-        "empty_clients": int((project.split.train.num_examples() == 0).sum()),
+        "empty_clients": _empty_clients(project),
         "seconds_in_rounds": round(sum(r["seconds"] for r in history), 2),
         "privacy": dict(privacy) if privacy else None,
         "privacy_statement": privacy["statement"] if privacy else NO_PRIVACY,
@@ -59,6 +59,13 @@ def summarised(
     if not project.is_protected:
         summary["clients"] = _by_client(project, weights)
     return summary
+
+
+def _empty_clients(project: Project) -> int | None:
+    """Clients without rows; None where that count is private."""
+    if project.is_protected:
+        return None
+    return int((project.split.train.num_examples() == 0).sum())
 
 
 def _by_client(project: Project, weights: ModelWeights) -> dict[str, Any] | None:

@@ -15,18 +15,18 @@ class RoundReport:
       round_number: From 0.
       metrics: Means over the cohort (``loss``, ``accuracy``, ...) and, where the round
         was evaluated, of the evaluation (``test_loss``, ``test_accuracy``, ...).
-      cohort_size: Clients that were asked.
-      lost_clients: Clients whose contribution is not in the sum.
-      skipped_clients: Clients without rows.
+      cohort_size: Clients that were asked; None where that is withheld.
+      lost_clients: Clients whose contribution is not in the sum; None where withheld.
+      skipped_clients: Clients without rows; None where withheld.
       seconds: Wall time of the round.
       spent_epsilon: Epsilon spent so far at the plan's delta; None without privacy.
     """
 
     round_number: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    cohort_size: int = 0
-    lost_clients: tuple[str, ...] = ()
-    skipped_clients: int = 0
+    cohort_size: int | None = 0
+    lost_clients: tuple[str, ...] | None = ()
+    skipped_clients: int | None = 0
     seconds: float = 0.0
     spent_epsilon: float | None = None
 

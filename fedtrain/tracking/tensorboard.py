@@ -101,8 +101,10 @@ def _write(
 
 def _write_round(report: RoundReport, privacy_statement: str | None) -> None:
     tf.summary.scalar("round/seconds", report.seconds)
-    tf.summary.scalar("round/cohort_size", report.cohort_size)
-    tf.summary.scalar("round/lost_clients", len(report.lost_clients))
+    if report.cohort_size is not None:
+        tf.summary.scalar("round/cohort_size", report.cohort_size)
+    if report.lost_clients is not None:
+        tf.summary.scalar("round/lost_clients", len(report.lost_clients))
     require_statement(report.spent_epsilon, privacy_statement)
     if report.spent_epsilon is not None:
         tf.summary.scalar(

@@ -54,9 +54,11 @@ def simulate(
     frame["hospital"] = [f"h{i % 4}" for i in range(40)]
     frame.to_csv(tmp_path / "rows.csv", index=False)
 
-    def run(*settings: str, expect: int = 0) -> Path:
+    def run(
+        *settings: str, expect: int = 0, file: tuple[str, ...] = ("federation.toml",)
+    ) -> Path:
         words = [word for setting in settings for word in ("-s", setting)]
-        code = run_command(["simulate", "federation.toml", *words])
+        code = run_command(["simulate", *file, *words])
         assert code == expect, capsys.readouterr().err
         (folder,) = (tmp_path / "runs").iterdir()
         return folder
@@ -95,3 +97,31 @@ def test_private_test_rows_are_not_scored_afterwards(
     assert output == ""
     assert "--data" in errors
     assert run_command(["evaluate", str(run), "--data", "rows.csv"]) == 0
+
+
+DIGITS = ["data.num_clients=4", 'data.sensitivity="private"', "rounds.num_rounds=2"]
+HIDDEN = [
+    'privacy={unit="client", trust="central", neighboring_relation="add_or_remove_one",'
+    ' delta=1e-3, sampling="poisson", clipping_norm=1.0, noise_multiplier=2.0,'
+    " cohort_is_hidden=true, accept_weak_privacy=true}",
+    'rounds={num_rounds=2, sampler="poisson", sampling_rate=0.5}',
+    "client={learning_rate=0.1, batch_size=8, local_epochs=1}",
+]
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_exact_counts_of_private_data_stay_in_the_process(
+    simulate: Any, *, is_hidden: bool
+) -> None:
+    run = simulate(*DIGITS, *(HIDDEN if is_hidden else []), file=())
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped_clients"] for line in lines] == [None, None]
+    for key in ("cohort_size", "lost_clients"):
+        assert all((line[key] is None) == is_hidden for line in lines)
+    facts = values(run / "run.json")["data"]
+    assert not {"num_examples", "num_test_examples", "empty_clients"} & set(facts)
+    assert values(run / "summary.json")["empty_clients"] is None
+    report = values(run / "privacy_report.json")
+    assert " rows" not in report["data"]["training"]
+    assert (report["num_units"] == 4) == is_hidden
+    assert "unknown" in report["data"]["normaliser"]
