@@ -51,8 +51,9 @@ def repair_ledger(
     """Keeps the intact beginning and charges the worst case for the rest.
 
     Every missing entry is charged to all clients with every event that any readable
-    entry of the file (or ``worst_event``) has at its most, for the finest unit seen:
-    for coarser units the data then counts as no longer private.
+    entry of the file (or ``worst_event``) has at its most, for the unit that the
+    readable entries are for. Where they are for several, it is charged for rows, and
+    for the other units the data then counts as no longer private.
 
     Args:
       path: The ledger.
@@ -139,18 +140,16 @@ def _worst_charge(
         round_number=len(lines),
         attempt=0,
         input_hash=os.urandom(8).hex(),
-        unit=_finest(units),
+        unit=_worst_unit(units),
         counts={leaf: num * missing for leaf, num in most.items()},
         clients=None,
         note=f"repair: worst case for {missing} missing entries",
     )
 
 
-def _finest(units: set[Unit]) -> Unit:
-    """A charge for a finer unit counts as not private for a coarser one: the worst."""
-    if "example" in units:
-        return "example"
-    return "entity" if "entity" in units else "client"
+def _worst_unit(units: set[Unit]) -> Unit:
+    """Of the missing entries; a charge for rows counts as not private for the rest."""
+    return next(iter(units)) if len(units) == 1 else "example"
 
 
 def _replace(path: Path, entries: list[dict[str, Any]]) -> Path | None:

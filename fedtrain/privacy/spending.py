@@ -12,7 +12,13 @@ from typing import Any
 from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import accounting, events
 
-_COARSENESS: dict[Unit, int] = {"example": 0, "entity": 1, "client": 2}
+# Which units' charges cover a unit. A row is part of one entity and of one client; an
+# entity may have rows at several clients, so a client's charge says nothing of it.
+_COVERED_BY: dict[Unit, frozenset[Unit]] = {
+    "example": frozenset({"example", "entity", "client"}),
+    "entity": frozenset({"entity"}),
+    "client": frozenset({"client"}),
+}
 
 
 class Spending:
@@ -27,7 +33,7 @@ class Spending:
         self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
     ) -> None:
         """Adds what one unit of each of ``clients`` spends; None for all clients."""
-        charged = {(_COARSENESS[unit], leaf): num for leaf, num in counts.items()}
+        charged = {(unit, leaf): num for leaf, num in counts.items()}
         if clients is None:
             self._common.update(charged)
             return
@@ -58,7 +64,8 @@ class Spending:
     def largest(self, unit: Unit) -> list[Any]:
         """Events of the clients that may have spent the most, for one ``unit``.
 
-        A charge for a finer unit says nothing of a coarser one: it is not private then.
+        A charge for a unit that does not contain this one says nothing of it: it is
+        not private then.
         """
         candidates = [dict(spent) for spent in self._num_with] or [{}]
         return [
@@ -90,8 +97,8 @@ class Spending:
 
 def _for_unit(counts: Counter[Any], unit: Unit) -> Counter[Any]:
     total: Counter[Any] = Counter()
-    for (coarseness, leaf), num in counts.items():
-        covers = coarseness >= _COARSENESS[unit]
+    for (charged, leaf), num in counts.items():
+        covers = charged in _COVERED_BY[unit]
         total[leaf if covers else events.NonPrivate()] += num
     return total
 

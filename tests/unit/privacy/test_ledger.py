@@ -165,6 +165,16 @@ def test_a_killed_process_leaves_a_ledger_that_can_be_read(path):
     assert Ledger(path).head()["length"] == before + 1
 
 
+def test_a_clients_charge_does_not_cover_an_entity_that_may_span_clients(path):
+    ledger = Ledger(path)
+    ledger.charge(charge(0, unit="entity"))
+    assert epsilon(ledger, "entity") == pytest.approx(cost(1))
+    ledger.charge(charge(1, unit="client"))
+    assert epsilon(ledger, "example") == pytest.approx(cost(2))
+    assert epsilon(ledger, "entity") == math.inf
+    assert epsilon(ledger, "client") == math.inf
+
+
 def test_units_of_different_size_do_not_mix(path):
     ledger = Ledger(path)
     ledger.charge(charge(0, unit="client"))
@@ -244,6 +254,17 @@ def test_repair_of_a_shortened_ledger_needs_what_is_remembered(path, three):
     assert epsilon(repaired) == pytest.approx(epsilon(three))
     repaired.charge(charge(5))
     Ledger(path).expect(repaired.head())
+
+
+def test_what_is_missing_may_have_been_of_any_unit_that_was_charged(path):
+    ledger = Ledger(path)
+    for number, unit in enumerate(["entity", "client", "entity"]):
+        ledger.charge(charge(number, unit=unit))
+    damage(path, 0, lambda line: line.replace("ada", "eve"))
+    repair_ledger(path)
+    repaired = Ledger(path)
+    assert epsilon(repaired, "example") == pytest.approx(cost(3))
+    assert epsilon(repaired, "entity") == epsilon(repaired, "client") == math.inf
 
 
 @pytest.fixture
