@@ -5,6 +5,7 @@ https://arxiv.org/abs/1905.03871, Algorithm 1 and Theorem 1.
 """
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -42,7 +43,8 @@ def adaptive_gaussian_mechanism(
 
     Args:
       initial_clipping_norm: Of the first round. The norm is shared with the clients.
-      noise_multiplier: Of both queries together.
+      noise_multiplier: Of both queries together; the sum's own is in the mechanism's
+        details, and its ``noise_stddev_on_sum`` is that of the first round.
       expected_cohort_size: Public denominator of the quantile query; at least 100.
       unclipped_quantile: Share of clients whose update should stay unclipped.
       clipping_learning_rate: Of the logarithm of the norm.
@@ -122,13 +124,16 @@ def _mechanism(
     sum_multiplier: float,
     count_stddev: float,
 ) -> Mechanism:
-    return client_mechanism(
+    joint = client_mechanism(
         "adaptive_gaussian",
         initial_clipping_norm,
         noise_multiplier,
         noise_multiplier_of_sum=sum_multiplier,
         noise_stddev_of_unclipped_count=count_stddev,
+        noise_stddev_on_sum_is="of round 0; it follows the clipping norm",
     )
+    stddev = sum_multiplier * initial_clipping_norm
+    return replace(joint, noise_stddev_on_sum=stddev)
 
 
 def _refuse_small_cohort(expected_cohort_size: float) -> None:

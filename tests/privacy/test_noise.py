@@ -105,7 +105,10 @@ def test_adaptive_clipping_pays_for_its_quantile():
     assert of_sum > 2.0
     assert of_sum**-2 + of_count**-2 == pytest.approx(mechanism.noise_multiplier**-2)
     noise = noise_of(stage, extras=(tf.constant(0.0),))[0]
-    assert np.var(noise) == pytest.approx((of_sum * 0.5) ** 2, rel=FIVE_SD)
+    # Said of the first round, at the initial norm: what is on the sum, not the joint.
+    assert mechanism.noise_stddev_on_sum == pytest.approx(of_sum * 0.5)
+    assert mechanism.noise_stddev_on_sum > 2.0 * 0.5
+    assert np.var(noise) == pytest.approx(mechanism.noise_stddev_on_sum**2, rel=FIVE_SD)
 
 
 def test_tree_noise_of_a_prefix_is_that_of_its_nodes():
