@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedtrain.core.errors import ConfigError, LedgerError
+from fedtrain.core.files import sync_folder
 from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import events
 from fedtrain.privacy.spending import Spending
@@ -134,24 +135,8 @@ class Ledger:
           allowed: Called, under the lock, with the spending that would result; raises
             to refuse, and then nothing is written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with locked(self.path):
             return self._charge(charge, allowed)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_S)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise LedgerError(
-                f"{self.path} was locked by another run for {_LOCK_TIMEOUT_S:g} s; "
-                "wait for it to end."
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _charge(
         self, charge: Charge, allowed: Callable[[Spending], None] | None
@@ -170,17 +155,18 @@ class Ledger:
             self._read_new()
         except LedgerError:
             # Another run may be in the middle of a line: look again when it is not.
-            with self._locked():
+            with locked(self.path):
                 self._read_new()
 
     def _read_new(self) -> None:
         """Takes in the entries that this or another run has appended since."""
-        size = self.path.stat().st_size if self.path.exists() else 0
+        with _usable(self.path):
+            size = self.path.stat().st_size if self.path.exists() else 0
         if size < self._size:
             raise LedgerError(f"{self.path} has become shorter. {_REPAIR}")
         if size == self._size:
             return
-        with self.path.open("rb") as file:
+        with _usable(self.path), self.path.open("rb") as file:
             file.seek(self._size)
             new = file.read(size - self._size)
         for line in complete_lines(new, self.path):
@@ -202,6 +188,41 @@ class Ledger:
         self._num_read += 1
         add_hash(self._hashes, entry)
         self._covered = max(self._covered, int(entry.get("covers_length", 0)))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of the ledger at ``path``, whose folder is made.
+
+    Raises:
+      LedgerError: If another run keeps the lock, or the folder cannot be written to.
+    """
+    lock = FileLock(f"{path}.lock", timeout=_LOCK_TIMEOUT_S)
+    with _usable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise LedgerError(
+                f"{path} was locked by another run for {_LOCK_TIMEOUT_S:g} s; "
+                "wait for it to end."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(
+            f"{path} cannot be used: {error}. A ledger needs a "
+            "folder that can be written to; for private data it lies under "
+            "FEDTRAIN_STATE_DIR."
+        ) from error
 
 
 def ledger_path(
@@ -275,25 +296,18 @@ def complete_lines(content: bytes, path: Path) -> list[bytes]:
 
 def append_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Appends one line in one write, and waits until it is on the disk."""
-    is_new = not path.exists()
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        line = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-        if os.write(handle, line) != len(line):
-            raise LedgerError(f"{path} could not be written to; is the disk full?")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    if is_new:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    line = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    with _usable(path):
+        is_new = not path.exists()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            if os.write(handle, line) != len(line):
+                raise LedgerError(f"{path} could not be written to; is the disk full?")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if is_new:
+            sync_folder(path.parent)
 
 
 def _digest(entry: Mapping[str, Any]) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from fedtrain.core.errors import LedgerError
+from fedtrain.core.files import sync_folder
 from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import events
 from fedtrain.privacy.ledger import (
@@ -19,6 +18,7 @@ from fedtrain.privacy.ledger import (
     append_line,
     charge_from_json,
     checked_entry,
+    locked,
     sealed,
 )
 
@@ -62,11 +62,10 @@ def repair_ledger(
       unit: Whose privacy ``worst_event`` speaks of.
 
     Raises:
-      LedgerError: If nothing is damaged or missing.
+      LedgerError: If nothing is damaged or missing, or the ledger cannot be locked.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=60.0):
+    with locked(path):
         lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
         if lines[-1] == b"":
             lines.pop()
@@ -160,6 +159,7 @@ def _replace(path: Path, entries: list[dict[str, Any]]) -> Path | None:
         append_line(repaired, entry)
     aside = _keep_copy(path) if path.exists() else None
     repaired.replace(path)
+    sync_folder(path.parent)
     return aside
 
 

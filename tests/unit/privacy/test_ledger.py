@@ -5,9 +5,11 @@ import stat
 import time
 
 import pytest
+from filelock import FileLock
 
 from fedtrain.core.errors import LedgerError
 from fedtrain.privacy import accounting, events
+from fedtrain.privacy import ledger as ledger_module
 from fedtrain.privacy.ledger import Charge, Ledger, ledger_path
 from fedtrain.privacy.ledger_repair import repair_ledger
 
@@ -347,3 +349,28 @@ def test_entries_are_plain_json(three, path):
     assert first["events"] == [
         {"event": "gaussian", "noise_multiplier": 2.0, "count": 1}
     ]
+
+
+def test_a_state_folder_that_cannot_be_used_is_a_ledger_error(tmp_path, monkeypatch):
+    (tmp_path / "state").write_text("a file, not a folder")
+    monkeypatch.setenv("FEDTRAIN_STATE_DIR", str(tmp_path / "state"))
+    path = ledger_path(dataset_name="bank", is_private=True)
+    for use in (lambda: Ledger(path).charge(charge()), lambda: repair_ledger(path)):
+        with pytest.raises(LedgerError, match="FEDTRAIN_STATE_DIR"):
+            use()
+
+
+def test_a_ledger_that_cannot_be_read_or_written_is_a_ledger_error(tmp_path):
+    folder = tmp_path / "ledger.jsonl"
+    folder.mkdir()
+    with pytest.raises(LedgerError, match="cannot be used"):
+        Ledger(folder)
+
+
+def test_a_lock_that_another_run_keeps_is_a_ledger_error(path, three, monkeypatch):
+    monkeypatch.setattr(ledger_module, "_LOCK_TIMEOUT_S", 0.05)
+    damage(path, 1, lambda line: None)
+    with FileLock(f"{path}.lock"):
+        for use in (lambda: three.charge(charge(5)), lambda: repair_ledger(path)):
+            with pytest.raises(LedgerError, match=r"locked by another run for 0\.05 s"):
+                use()
