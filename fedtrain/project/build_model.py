@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,38 @@ def user_model(config: ProjectConfig, folder: Path) -> Any:
     keras.utils.set_random_seed(config.seed % 2**32)
     if path.suffix == ".keras":
         return _saved_keras(path)
-    return _function_in(path, section.function)()
+    function = _function_in(path, section.function)
+    try:
+        return function()
+    except Exception as error:  # the user's own code may raise anything
+        raise ConfigError(
+            f"{path}, function {section.function!r} (model.function) failed: {error!r}."
+        ) from error
 
 
 def _saved_keras(path: Path) -> Any:
     # Compiled apart from loading, or Keras would warn of an optimizer never used.
-    model = keras.models.load_model(path, compile=False)
-    compiled = json.loads(path.with_suffix(".compile.json").read_text("utf-8"))
-    if compiled:
-        model.compile_from_config(compiled)
+    try:
+        model = keras.models.load_model(path, compile=False)
+        compiled = _compile_config(path)
+        if compiled:
+            model.compile_from_config(compiled)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"model.path = {str(path)!r} is not a Keras model that can be loaded: "
+            f"{error}. Save one with model.save('model.keras'), or give a Python file "
+            "and model.function."
+        ) from error
     return model
+
+
+def _compile_config(path: Path) -> Any:
+    """Loss and metrics: from the file beside it, else from within Keras's archive."""
+    beside = path.with_suffix(".compile.json")
+    if beside.is_file():
+        return json.loads(beside.read_text("utf-8"))
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json")).get("compile_config")
 
 
 def _dense(section: ModelSection, split: DataSplit) -> Model:

@@ -8,7 +8,7 @@ from fedtrain.project.build import Project, build
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.keras_weights import keras_model_with
 from fedtrain.project.read import read_config
-from fedtrain.project.run_folder import RunFolder, existing_run
+from fedtrain.project.run_folder import BUDGET_EXHAUSTED, RunFolder, existing_run
 from fedtrain.project.weights_file import Arrays, load_arrays
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
 
@@ -29,13 +29,19 @@ class LoadedRun:
 
     @property
     def status(self) -> str:
-        """``"finished"``, ``"interrupted"``, ``"failed"`` or ``"running"``."""
+        """``"finished"``, ``"budget exhausted"``, ``"interrupted"`` or the like."""
         return str(self.folder.read_json(self.folder.info).get("status", "unknown"))
 
     @property
     def weights(self) -> Arrays:
         """The final weights: an array for each by name, such as trainable/0/kernel."""
         if not self.folder.weights.is_file():
+            if self.status == BUDGET_EXHAUSTED:
+                raise CheckpointError(
+                    f"{self.folder.path} has no weights.npz: its privacy budget did "
+                    "not allow a single round. Start a new run with more noise or a "
+                    "larger budget."
+                )
             raise CheckpointError(
                 f"{self.folder.path} has no weights.npz: the run is {self.status}. "
                 f"Finish it with: fedtrain simulate --resume {self.folder.path}"

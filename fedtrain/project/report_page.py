@@ -30,7 +30,7 @@ def write_report_page(
     data = ReportData(
         title=project.config.name,
         history=read_metrics(folder.metrics),
-        headlines=_headlines(summary),
+        headlines=headlines(summary),
         comparison=_comparison(summary),
         comparison_metric=f"test {summary['metric']}",
         label_counts=label_counts(project),
@@ -63,22 +63,23 @@ def label_counts(project: Project) -> LabelCounts | None:
     return LabelCounts(clients=ids, labels=names, counts=counts)
 
 
-def _headlines(summary: Mapping[str, Any]) -> Sequence[Headline]:
-    headlines = [Headline(label="Rounds", value=str(summary["rounds"]))]
+def headlines(summary: Mapping[str, Any]) -> Sequence[Headline]:
+    """The few figures at the top of the page."""
+    shown = [Headline(label="Rounds", value=str(summary["rounds"]))]
     if summary["test"]:
         metric = summary["metric"]
         value = f"{100 * summary['test'][metric]:.1f} %"
-        headlines.insert(0, Headline(label=f"Test {metric}", value=value))
+        shown.insert(0, Headline(label=f"Test {metric}", value=value))
     if summary["privacy"]:
         privacy = summary["privacy"]
-        headlines.append(
+        shown.append(
             Headline(
                 label="Epsilon",
-                value=f"{privacy['epsilon']:.2f}",
+                value=f"{float(privacy['epsilon']):.2f}",  # JSON: "Infinity"
                 note=f"delta {privacy['delta']:g}, unit {privacy['unit']}",
             )
         )
-    return headlines
+    return shown
 
 
 def _comparison(summary: Mapping[str, Any]) -> list[ComparisonRow] | None:

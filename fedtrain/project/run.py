@@ -10,15 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from fedtrain.core.errors import FedtrainError
+from fedtrain.core.errors import BudgetExhaustedError, FedtrainError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.diagnostics import announce_diagnostics, write_diagnostics
+from fedtrain.project.reached import Reached
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
-from fedtrain.project.run_folder import RunFolder, new_run_folder
+from fedtrain.project.run_folder import BUDGET_EXHAUSTED, RunFolder, new_run_folder
 from fedtrain.project.run_privacy import (
     ledger_of,
     meaning,
@@ -36,6 +37,8 @@ from fedtrain.tracking.jsonl import metrics_log
 from fedtrain.tracking.profiler import profile_rounds
 from fedtrain.tracking.progress import progress
 from fedtrain.tracking.tensorboard import tensorboard_log
+
+FINISHED = "finished"
 
 
 class RunInterruptedError(FedtrainError):
@@ -82,12 +85,14 @@ def run(
 
     Raises:
       RunInterruptedError: After Ctrl-C; says how to go on.
+      BudgetExhaustedError: After writing what the rounds before it came to.
     """
     with folder.locked(), _status_kept(folder):
         started = time.perf_counter()
         ledger = Ledger(ledger_of(project, folder))
         privacy = run_privacy_of(project, ledger, folder.path.name)
-        weights = _trained(project, folder, privacy, console).weights
+        reached = _trained(project, folder, privacy, console)
+        project, weights = reached.part_of(project), reached.state.weights
         save_weights(folder.weights, weights)
         if diagnostics:
             announce_diagnostics(folder)
@@ -99,20 +104,23 @@ def run(
             if diagnostics:
                 write_diagnostics(project, folder, weights, told=status.update)
         summary["seconds"] = round(time.perf_counter() - started, 2)
+        summary["status"] = BUDGET_EXHAUSTED if reached.stopped else FINISHED
         folder.write_json(folder.summary, summary)
         if project.config.tracking.html_report:
             write_report_page(project, folder, summary)
+        reached.raise_if_stopped(folder)
     return summary
 
 
 def _trained(
     project: Project, folder: RunFolder, privacy: RunPrivacy | None, console: Console
-) -> ServerState:
+) -> Reached:
     config = project.config
     store = CheckpointStore(folder.checkpoints, every=config.tracking.checkpoint_every)
     state = project.round_.init(project.starting_weights())
     checkpoint = store.latest(state)
     first_round = checkpoint.round_number if checkpoint else 0
+    reached = Reached(checkpoint.state if checkpoint else state, first_round)
     with ExitStack() as stack:
         callbacks = _callbacks(project, folder, first_round, console)
         on_round = [stack.enter_context(callback) for callback in callbacks]
@@ -128,9 +136,16 @@ def _trained(
             evaluate=_evaluation(project),
             evaluate_every=config.evaluation.every,
             checkpoints=store,
-            on_round=[withholding(project, callback) for callback in on_round],
+            on_round=[
+                reached,
+                *(withholding(project, callback) for callback in on_round),
+            ],
         )
-        return train(training, state).state
+        try:
+            train(training, state)
+        except BudgetExhaustedError as error:
+            reached.stopped = error
+    return reached
 
 
 def _evaluation(project: Project) -> Any:
@@ -185,10 +200,13 @@ def _status_kept(folder: RunFolder) -> Iterator[None]:
             "Interrupted. All finished rounds are saved; go on with: "
             f"fedtrain simulate --resume {where}"
         ) from None
+    except BudgetExhaustedError as error:
+        _set_status(folder, BUDGET_EXHAUSTED, error=str(error))
+        raise
     except BaseException as error:
         _set_status(folder, "failed", error=f"{type(error).__name__}: {error}")
         raise
-    _set_status(folder, "finished")
+    _set_status(folder, FINISHED)
 
 
 def _set_status(folder: RunFolder, status: str, **facts: Any) -> None:

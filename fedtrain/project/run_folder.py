@@ -16,6 +16,8 @@ import filelock
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
 
+BUDGET_EXHAUSTED = "budget exhausted"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -144,7 +146,7 @@ def new_run_folder(
     folder = RunFolder(runs_dir / f"{name}-{stamp}-{os.urandom(4).hex()}")
     folder.path.mkdir()
     if model_file is not None:
-        shutil.copyfile(model_file, folder.model)
+        _keep_model(folder, model_file)
     write_atomically(folder.config, config)
     return folder
 
@@ -163,6 +165,16 @@ def existing_run(run: str | Path, *, runs_dir: Path = Path("runs")) -> RunFolder
         f"{str(run)!r} is not a run: it has no federation.toml. Give the path of a "
         f'folder below {runs_dir}, or "latest".'
     )
+
+
+def _keep_model(folder: RunFolder, model_file: Path) -> None:
+    if model_file.suffix != ".keras":
+        shutil.copyfile(model_file, folder.model)
+        return
+    shutil.copyfile(model_file, folder.given_model)
+    beside = model_file.with_suffix(".compile.json")
+    if beside.is_file():
+        shutil.copyfile(beside, folder.given_model.with_suffix(".compile.json"))
 
 
 def _started(path: Path) -> str:

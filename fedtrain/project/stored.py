@@ -21,7 +21,8 @@ def stored_toml(project: Project) -> str:
         if (value := getattr(config.data, key)) is not None
     }
     model = {"path": "model.py"} if config.model.path else {}
-    if project.given_model is not None:
+    is_saved = Path(config.model.path or "").suffix == ".keras"
+    if project.given_model is not None or is_saved:
         model = {"path": "model.keras"}
     runs_dir = str((project.folder / config.tracking.runs_dir).resolve())
     stored = config.model_copy(

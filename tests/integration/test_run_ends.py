@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from fedtrain.cli.main import run as run_command
+from fedtrain.project.load import load_run
 
 PROJECT = """
 name = "own"
@@ -125,3 +127,37 @@ def test_exact_counts_of_private_data_stay_in_the_process(
     assert " rows" not in report["data"]["training"]
     assert (report["num_units"] == 4) == is_hidden
     assert "unknown" in report["data"]["normaliser"]
+
+
+def test_budget_keeps_what_the_rounds_before_it_came_to(simulate: Any) -> None:
+    small = ["data.num_clients=4", "evaluation.baselines=false"]
+    budget = ["privacy.noise_multiplier=1.0", "privacy.target_epsilon=5.0"]
+    run = simulate(*small, *budget, "rounds.num_rounds=9", file=(), expect=3)
+    rounds = len((run / "metrics.jsonl").read_text().splitlines())
+    assert 0 < rounds < 9
+    assert values(run / "run.json")["status"] == "budget exhausted"
+    summary = values(run / "summary.json")
+    assert summary["status"] == "budget exhausted"
+    assert summary["rounds"] == rounds
+    report = values(run / "privacy_report.json")
+    assert report["rounds_done"] == rounds
+    assert report["rounds_planned"] == 9
+    assert report["epsilon"] <= 5.0
+    assert load_run(run).weights
+    assert (run / "report.html").is_file()
+
+
+def test_saved_keras_model_is_kept_with_the_run_and_resumed(
+    tmp_path: Path, simulate: Any
+) -> None:
+    model = keras.Sequential([keras.layers.Input([2]), keras.layers.Dense(2)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.save(tmp_path / "saved.keras")
+    run = simulate('model={path="saved.keras"}', "evaluation.baselines=false")
+    (tmp_path / "saved.keras").unlink()
+    before = load_run(run).weights
+    (run / "weights.npz").unlink()
+    assert run_command(["simulate", "--resume", str(run)]) == 0
+    after = load_run(run).weights
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
