@@ -116,6 +116,8 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
     if data.sensitivity is not None:  # a packed folder says it by itself
         rows = replace(rows, sensitivity=data.sensitivity)
     _refuse_public_share(data, rows)
+    if config.privacy is not None and rows.sensitivity == "private":
+        _refuse_counted_labels(rows)
     chosen = partition_of(data)
     seed = seeds.derive(seeds.root(config.seed), "data")
     if chosen is not None:
@@ -126,6 +128,16 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
         test_source = _located(data.test_path, folder)
         train, test = rows, read_rows(test_source, schema=schema_of(rows), name="test")
     return split_from(train, test, source=data.path or IN_MEMORY)
+
+
+def _refuse_counted_labels(rows: FederatedDataset) -> None:
+    whole = rows.examples.labels.dtype.kind in "iu" and rows.examples.labels.ndim == 1
+    if whole and rows.info.get("num_classes") is None:
+        raise PrivacyError(
+            f"How many labels {rows.name} has would be taken from its largest label, "
+            "which is private. Declare it: in a schema (data.schema_path), or, for "
+            "packed rows, as num_classes in the info of the data set that is packed."
+        )
 
 
 def _refuse_public_share(data: DataSection, rows: FederatedDataset) -> None:

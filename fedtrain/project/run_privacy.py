@@ -17,6 +17,7 @@ from fedtrain.privacy.report import (
 )
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
+from fedtrain.project.ledger_identity import ledger_identity
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.withheld import withheld_fields
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
@@ -106,17 +107,7 @@ def _normaliser(train: FederatedDataset) -> str:
 def ledger_of(project: Project, folder: RunFolder) -> Path:
     """The ledger's file: of the data set where it is private, else of the run."""
     return ledger_path(
-        dataset_name=_identity(project),
+        dataset_name=ledger_identity(project),
         is_private=project.is_protected,
         run_dir=folder.path,
     )
-
-
-def _identity(project: Project) -> str:
-    """The name under which all runs on the same private rows share a ledger."""
-    path = project.config.data.path
-    if path is None:
-        return project.split.train.name
-    if "://" in path or project.given_data is not None:
-        return f"{project.config.name} {path}"
-    return str((project.folder / path).resolve())

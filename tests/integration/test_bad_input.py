@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 from fedtrain.cli.main import run as run_command
+from fedtrain.data.dataset import from_clients
+from fedtrain.data.examples import Examples
+from fedtrain.data.packed import pack
 
 PROJECT = """
 name = "own"
@@ -131,6 +134,7 @@ def test_model_that_does_not_take_the_features(tmp_path: Path, refused: Any) -> 
     [
         ("import no_such_package", "cannot be imported"),
         ("def other(): pass", "has no function 'model'"),
+        ("def model(): return [][0]", "IndexError('list index out of range')"),
     ],
 )
 def test_model_file_that_is_of_no_use(
@@ -249,3 +253,17 @@ def test_entities_at_more_clients_than_declared(refused: Any) -> None:
 def test_share_of_private_rows_cannot_be_declared_public(refused: Any) -> None:
     errors = refused('data.sensitivity="private"', 'data.test_sensitivity="public"')
     assert "data.test_path" in errors
+
+
+def test_file_that_is_no_saved_model(tmp_path: Path, refused: Any) -> None:
+    (tmp_path / "saved.keras").write_text("nothing of Keras")
+    errors = refused('model={path="saved.keras"}')
+    assert "saved.keras' is not a Keras model" in errors
+
+
+def test_number_of_labels_taken_from_private_rows(tmp_path: Path, refused: Any) -> None:
+    features = np.zeros([6, 2], np.float32)
+    one = Examples(features=features, labels=np.arange(6, dtype=np.int32) % 3)
+    pack(from_clients({"a": one, "b": one}), tmp_path / "packed")
+    data = 'data={path="packed", test_fraction=0.2}'
+    assert "num_classes" in refused(*ROW_PRIVACY, data)
