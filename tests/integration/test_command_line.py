@@ -73,7 +73,7 @@ def process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell starts background jobs deaf to Ctrl-C, and their children inherit that.
+        # A background job is started deaf to Ctrl-C, and its children inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
