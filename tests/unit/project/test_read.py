@@ -42,6 +42,18 @@ def test_resolved_file_reads_back_to_the_same_configuration(file: str) -> None:
     assert again == config
 
 
+def test_new_project_trains_its_baselines_at_a_rate_for_unclipped_gradients() -> None:
+    content = tomllib.loads(template("new/federation.toml").replace("@NAME@", "mine"))
+    config = checked_config(content, file="federation.toml")
+    baseline, clipped = (
+        config.evaluation.baseline_learning_rate,
+        config.client.learning_rate,
+    )
+    assert baseline is not None
+    assert clipped is not None
+    assert baseline <= clipped / 4
+
+
 def test_toml_text_keeps_what_toml_can_say() -> None:
     content = {"a": 'q"\\\n\x7fü', "b": [1, 2.5, True], "c": {"d e": {"f": 1e-4}}}
     assert tomllib.loads(toml_text(content)) == content
