@@ -1,5 +1,6 @@
 """From a checked table to the arrays a model takes."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def encoded(schema: Schema, table: Table) -> Examples:
     Numbers and categories together become float32 [rows, columns]. An array column is
     an input of its own: alone it is the features, otherwise features are a dict with
     the inputs ``"columns"`` and the arrays' names. A class is an int32 code, a number
-    to predict float32. Entity ids are numbered from 0 in the order of their texts.
+    to predict float32. An entity id becomes a number that depends on its text alone.
     """
     weights = None if schema.weight is None else numbers(table[schema.weight])
     return Examples(
@@ -112,7 +113,14 @@ def _plain(column: Column, values: Array) -> Array:
 
 
 def _codes(values: Array) -> Array:
-    return np.unique(texts(values), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    """A number for each id, the same in every call: a person may be at two clients."""
+    unique, places = np.unique(texts(values), return_inverse=True)
+    return np.array([_code(text) for text in unique], np.int64)[places.reshape(-1)]
+
+
+def _code(text: str) -> int:
+    digest = hashlib.blake2b(str(text).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _categories(column: Column) -> Array:

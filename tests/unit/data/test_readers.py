@@ -87,7 +87,9 @@ def test_every_format_gives_the_same_rows(kind, tmp_path):
     assert np.array_equal(dataset.examples.features, expected.examples.features)
     assert np.array_equal(dataset.examples.labels, [0, 0, 1, 1])
     assert np.array_equal(dataset.examples.weights, [1, 1, 2, 2])
-    assert dataset.client(0).entity_ids.tolist() == [0, 0]
+    ids = dataset.client(0).entity_ids
+    assert ids[0] == ids[1]
+    assert np.array_equal(dataset.examples.entity_ids, expected.examples.entity_ids)
 
 
 def test_a_url_of_another_filesystem(tmp_path):

@@ -54,6 +54,15 @@ def test_encoding_standardises_and_codes():
     assert examples.labels.tolist() == [0, 1, 0, 1]
 
 
+def test_an_entity_has_one_number_whatever_rows_it_is_encoded_with():
+    rows = frame().assign(person=["eve", "bob", "bob", "ann"])
+    roles = infer_schema(rows, label="default", client="bank", entity="person")
+    whole = encoded(roles, table_of(rows)).entity_ids
+    parts = [encoded(roles, table_of(rows.iloc[[i]])).entity_ids[0] for i in range(4)]
+    assert whole.tolist() == parts
+    assert len(set(parts)) == 3
+
+
 def test_a_saved_schema_is_the_same(tmp_path):
     schema().save(tmp_path / "schema.json")
     loaded = load_schema(tmp_path / "schema.json")
