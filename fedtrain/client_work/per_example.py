@@ -78,7 +78,7 @@ def _traced(model: Model) -> Any:
 @functools.lru_cache(maxsize=32)
 def _traced_by_parts(forward: Forward, loss: Any) -> Any:
     """One traced function for each model, so that eager steps do not trace again."""
-    model = Model(init=_no_init, forward=forward, loss=loss, metrics={})
+    model = Model(init=ModelWeights, forward=forward, loss=loss, metrics={})
 
     def gradients(weights: ModelWeights, batch: Batch, seed: Any) -> tuple[Any, Any]:
         row_seeds = seeds.split(seed, tf.shape(batch.mask)[0])
@@ -210,7 +210,3 @@ def _zero_padding(gradients: Any, mask: Any) -> Any:
     # Not a product: a padded row may give a NaN, and NaN times zero is NaN.
     places = tf.reshape(mask > 0, [-1] + [1] * (gradients.shape.rank - 1))
     return tf.where(places, gradients, tf.zeros_like(gradients))
-
-
-def _no_init(seed: Any) -> ModelWeights:
-    raise NotImplementedError
