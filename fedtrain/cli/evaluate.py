@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import fedtrain
-from fedtrain.cli.output import Format, note, show_json, show_table
+from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.cli.quiet import load_tensorflow
 
 _LOCAL = (
@@ -35,5 +35,6 @@ def evaluate(
         show_json(found)
         return
     scores = [{"score": name, "value": v} for name, v in found["scores"].items()]
-    show_table(scores, title=f"{found['run']} on {found['num_examples']} rows")
+    show_text(f"{found['run']} on {found['num_examples']} rows")
+    show_table(scores)
     note(_LOCAL, style="dim")

@@ -208,9 +208,11 @@ class Schema(_Value):
             raise PrivacyError(
                 "Training with differential privacy on private data would use facts "
                 f"that were inferred from that data: {'; '.join(named)}. Write values "
-                "that you know without looking at the data into the schema file, with "
+                "that you know without looking at the data into a schema file, with "
                 'source "declared", or infer them from a public file, with source '
-                '"public".'
+                '"public". `fedtrain data describe federation.toml --schema '
+                "schema.json` writes the file to edit; [data] schema_path = "
+                '"schema.json" uses it.'
             )
 
 

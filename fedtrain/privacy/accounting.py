@@ -60,10 +60,7 @@ def epsilon_curve(
     event: Any, deltas: Sequence[float], neighboring_relation: str
 ) -> list[tuple[float, float]]:
     """Pairs of delta and epsilon."""
-    return [
-        (delta, epsilon(event, delta, neighboring_relation, interval=QUICK))
-        for delta in deltas
-    ]
+    return [(delta, epsilon(event, delta, neighboring_relation)) for delta in deltas]
 
 
 def zcdp_rho(event: Any, neighboring_relation: str) -> float | None:

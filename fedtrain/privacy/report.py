@@ -253,10 +253,7 @@ def _epsilon_by_client(privacy: RunPrivacy) -> dict[str, float] | None:
         return None
     return {
         client: accounting.epsilon(
-            spending.of_client(client, plan.unit),
-            plan.delta,
-            plan.neighboring_relation,
-            interval=accounting.QUICK,
+            spending.of_client(client, plan.unit), plan.delta, plan.neighboring_relation
         )
         for client in sorted(clients)
     }

@@ -41,17 +41,20 @@ def comparison(
     metric = main_metric(scores)
     evaluator = project.evaluator
     private = project.config.privacy is not None
+    rate = project.config.evaluation.baseline_learning_rate
+    # Another learning rate is another difference than privacy: the table says so.
+    own = f", learning rate {rate:g}" if rate else ""
     rows = [_row(WITH_PRIVACY if private else WITHOUT_PRIVACY, [scores[metric]])]
     if private:
         told("for comparison: the same rounds without privacy")
         plain = evaluator.evaluate(_without_privacy(project), project.split.test)
-        rows.append(_row(WITHOUT_PRIVACY, [plain[metric]]))
+        rows.append(_row(WITHOUT_PRIVACY + own, [plain[metric]]))
     told("for comparison: each client alone")
     alone = [
         evaluator.evaluate(weights, project.split.test)[metric]
         for weights in _alone(project).values()
     ]
-    return [*rows, _row(ALONE, alone)]
+    return [*rows, _row(ALONE + own, alone)]
 
 
 def _without_privacy(project: Project) -> ModelWeights:

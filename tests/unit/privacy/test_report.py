@@ -111,6 +111,7 @@ def test_figures_agree_with_the_plan_and_the_ledger(report, tmp_path):
     assert report.epsilon < report.rdp_epsilon
     assert report.epsilon_by_client["ada"] == pytest.approx(report.epsilon, rel=1e-3)
     assert report.epsilon_by_client["bob"] < report.epsilon
+    assert max(report.epsilon_by_client.values()) <= report.epsilon
     assert report.ledger_length == 3
     assert report.ledger_hash == Ledger(tmp_path / "ledger.jsonl").head()["hash"]
     curve = [epsilon for _, epsilon in report.epsilon_curve]
