@@ -78,7 +78,7 @@ def source_split(source: str, settings: Sequence[str]) -> DataSplit:
     if source.endswith(".toml"):
         overrides = [f"data.{setting}" for setting in settings]
         config = read_config(source, overrides)
-        # Nothing is trained: inferred facts break no promise, and are what is asked for.
+        # Nothing is trained: inferred facts break no promise, and are what is asked.
         looked_at = config.model_copy(update={"privacy": None})
         return split_of(looked_at, folder=Path(source).parent)
     given = {"name": source} if source in SETS else {"path": source}
