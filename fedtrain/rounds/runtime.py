@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fedtrain.core import seeds
+import tensorflow as tf
+
+from fedtrain.client_work.client_work import (
+    Broadcast,
+    ClientInput,
+    ClientWork,
+    Contribution,
+)
+from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples
 from fedtrain.rounds.round import Round, ServerState
@@ -84,3 +92,11 @@ def mean_metrics(total_metrics: Mapping[str, Any]) -> dict[str, float]:
         for name, value in total_metrics.items()
         if float(value.count) > 0.0
     }
+
+
+def empty_total(work: ClientWork, message: Broadcast) -> Contribution:
+    """The sum over no clients: what a client that makes no step sends, times 0."""
+    state = work.init_state(message.weights)
+    client = ClientInput(state, tf.constant([0, 0]), tf.constant(0, tf.int32))
+    contribution, _ = work.finish(message, work.start(message, client))
+    return nests.zeros_like(contribution)

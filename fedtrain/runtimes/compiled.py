@@ -33,6 +33,7 @@ from fedtrain.rounds.runtime import (
     RoundResult,
     batching_seed,
     client_seed,
+    empty_total,
     mean_metrics,
     refuse_order_statistics,
     server_seed,
@@ -150,7 +151,7 @@ def _programs(round_: Round) -> _Programs:
     return _Programs(
         broadcast=_compiled(round_.broadcast),
         chunk=_CompiledOnce(run_chunk),
-        zero=_compiled(partial(_zero_contribution, work)),
+        zero=_compiled(partial(empty_total, work)),
         server_update=_compiled(round_.server_update),
     )
 
@@ -207,18 +208,10 @@ def _sum_over_clients(
         slots = [s.write(i, leaf) for s, leaf in zip(slots, leaves, strict=True)]
         return i + 1, nests.add(total, contribution), slots
 
-    start = (tf.constant(0), _zero_contribution(work, message), slots)
+    start = (tf.constant(0), empty_total(work, message), slots)
     _, total, slots = tf.while_loop(lambda i, *_: i < num_clients, body, start)
     states = [slot.stack() for slot in slots]
     return total, tf.nest.pack_sequence_as(chunk.states, states)
-
-
-def _zero_contribution(work: ClientWork, message: Broadcast) -> Contribution:
-    """The sum over no clients: what a client that makes no step would send, times 0."""
-    state = work.init_state(message.weights)
-    client = ClientInput(state, tf.constant([0, 0]), tf.constant(0))
-    contribution, _ = work.finish(message, work.start(message, client))
-    return nests.zeros_like(contribution)
 
 
 def _batch(chunk: _Chunk, step: Any) -> Batch:

@@ -21,6 +21,7 @@ from fedtrain.rounds.runtime import (
     RoundResult,
     batching_seed,
     client_seed,
+    empty_total,
     mean_metrics,
     refuse_order_statistics,
     server_seed,
@@ -74,14 +75,6 @@ def gather_batch(examples: Examples, rows: Any) -> Batch:
         weights=tf.convert_to_tensor(weights),
         mask=tf.constant(mask),
     )
-
-
-def empty_total(work: ClientWork, message: Broadcast) -> Contribution:
-    """The sum over no clients."""
-    state = work.init_state(message.weights)
-    zero = ClientInput(state, tf.constant([0, 0]), tf.constant(0, tf.int32))
-    contribution, _ = work.finish(message, work.start(message, zero))
-    return nests.zeros_like(contribution)
 
 
 def _rows(array: Any, at: Any) -> tf.Tensor:
