@@ -2,8 +2,9 @@
 
 A seed is an int32 array or tensor of shape [2]. Two families of functions work on it:
 
-- on the host (``root``, ``derive``, ``generator``): which clients, which rows, in which
-  order. Plain numpy, so every runtime draws the same.
+- on the host (``root``, ``derive``, ``generator``; for many seeds in one go
+  ``derive_for_each``, ``derive_from_each``, ``words``, ``generators``): which clients,
+  which rows, in which order. Plain numpy, so every runtime draws the same.
 - in the graph (``split``, ``uniform``, ``normal``): noise. Built from Philox integers,
   because TensorFlow's own normals differ between eager and compiled execution, while
   its integers agree to the bit.
@@ -17,15 +18,19 @@ Box and Muller (1958).
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from fedtrain.core.philox import philox
+
 Seed = Any
 HostSeed = npt.NDArray[np.int32]
+# One row for each seed: int32 [seeds, 2].
+HostSeeds = npt.NDArray[np.int32]
 
 
 def root(seed: int) -> HostSeed:
@@ -35,19 +40,84 @@ def root(seed: int) -> HostSeed:
 
 def derive(seed: Seed, *labels: str | int) -> HostSeed:
     """An independent seed for what ``labels`` name, such as ``("round", 3)``."""
-    parts = [f"{type(label).__name__}:{label}".encode() for label in labels]
-    return _digest(np.asarray(seed, np.int32).tobytes(), *parts)
+    return _digest(_bytes(seed), *map(_encoded, labels))
+
+
+def derive_for_each(seed: Seed, label: str, names: Iterable[str]) -> HostSeeds:
+    """``derive(seed, label, name)`` for each name, one below the other."""
+    common = _hash(_bytes(seed), _encoded(label))
+    return _rows(_digest_after(common, _encoded(name)) for name in names)
+
+
+def derive_from_each(many: HostSeeds, *labels: str | int) -> HostSeeds:
+    """``derive(seed, *labels)`` for each row of ``many``, one below the other."""
+    framed = b"".join(_framed(_encoded(label)) for label in labels)
+    return _rows(
+        hashlib.blake2b(_framed(seed.tobytes()) + framed, digest_size=8).digest()
+        for seed in np.ascontiguousarray(many, np.int32)
+    )
 
 
 def generator(seed: Seed) -> np.random.Generator:
     """A numpy generator for choices made on the host."""
-    key = np.asarray(seed, np.int32).view(np.uint32)
-    return np.random.Generator(np.random.Philox(key=int(key[0]) << 32 | int(key[1])))
+    return np.random.Generator(np.random.Philox(key=_key(seed)))
+
+
+def generators(many: HostSeeds) -> Iterator[np.random.Generator]:
+    """``generator(seed)`` for each row, for use before the next one is asked for.
+
+    It is one generator that starts again, because making one takes longer than drawing
+    what a small client needs.
+    """
+    philox_bits = np.random.Philox(key=0)
+    start = philox_bits.state
+    random = np.random.Generator(philox_bits)
+    for seed in many:
+        start["state"]["key"][0] = _key(seed)
+        philox_bits.state = start
+        yield random
+
+
+def words(many: HostSeeds, num: Any) -> tuple[npt.NDArray[np.uint32], Any]:
+    """At least ``num[i]`` random 32-bit words from each seed ``many[i]``.
+
+    Returns:
+      All words, one seed's after another's, and where each seed's words start.
+    """
+    num_blocks = -(-np.asarray(num, np.int64) // 4)
+    first = np.cumsum(num_blocks) - num_blocks
+    counters = np.arange(num_blocks.sum()) - np.repeat(first, num_blocks)
+    keys = np.repeat(np.asarray(many, np.int32).view(np.uint32), num_blocks, axis=0)
+    return philox(counters.astype(np.uint32), keys).reshape(-1), 4 * first
 
 
 def split(seed: Seed, num: int) -> tf.Tensor:
     """``num`` independent seeds, int32 of shape [num, 2]."""
     return tf.bitcast(_bits([num, 2], seed, tf.uint32), tf.int32)
+
+
+def fold(seed: Seed, number: Any) -> tf.Tensor:
+    """An independent seed for ``number``, int32 [2].
+
+    Plain integer arithmetic, so that it can be vectorised over seeds: whatever draws
+    for many clients side by side derives its seeds with this.
+
+    Args:
+      seed: int32 [2].
+      number: Integer or int32 scalar, at least 0.
+
+    Source: Steele, Lea and Flood (2014), Fast splittable pseudorandom number
+    generators (the mixing function of SplitMix64).
+    """
+    # Casts, not bitcasts: those cannot be vectorised.
+    words = tf.cast(tf.cast(seed, tf.uint32), tf.uint64)
+    half = tf.constant(32, tf.uint64)
+    state = words[0] + tf.bitwise.left_shift(words[1], half)
+    steps = tf.cast(number, tf.uint64) + tf.constant(1, tf.uint64)
+    bits = _mixed_64(state + steps * tf.constant(0x9E3779B97F4A7C15, tf.uint64))
+    low = tf.bitwise.bitwise_and(bits, tf.constant(0xFFFFFFFF, tf.uint64))
+    both = tf.stack([low, tf.bitwise.right_shift(bits, half)])
+    return tf.cast(tf.cast(both, tf.uint32), tf.int32)
 
 
 def uniform(shape: Sequence[int] | tf.Tensor, seed: Seed, dtype: Any = None) -> Any:
@@ -123,8 +193,44 @@ def _mixed(bits: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(bits, shifted)
 
 
+def _mixed_64(bits: tf.Tensor) -> tf.Tensor:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        shifted = tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))
+        bits = tf.bitwise.bitwise_xor(bits, shifted) * tf.constant(factor, tf.uint64)
+    shifted = tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64))
+    return tf.bitwise.bitwise_xor(bits, shifted)
+
+
 def _digest(*parts: bytes) -> HostSeed:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "little") + part)
-    return np.frombuffer(digest.digest(), np.int32).copy()
+    return np.frombuffer(_hash(*parts).digest(), np.int32).copy()
+
+
+def _hash(*parts: bytes) -> Any:
+    return hashlib.blake2b(b"".join(map(_framed, parts)), digest_size=8)
+
+
+def _digest_after(common: Any, part: bytes) -> bytes:
+    digest = common.copy()
+    digest.update(_framed(part))
+    return bytes(digest.digest())
+
+
+def _framed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "little") + part
+
+
+def _encoded(label: str | int) -> bytes:
+    return f"{type(label).__name__}:{label}".encode()
+
+
+def _bytes(seed: Seed) -> bytes:
+    return np.asarray(seed, np.int32).tobytes()
+
+
+def _key(seed: Seed) -> int:
+    high, low = np.asarray(seed, np.int32).view(np.uint32).tolist()
+    return int(high << 32 | low)
+
+
+def _rows(digests: Iterable[bytes]) -> HostSeeds:
+    return np.frombuffer(b"".join(digests), np.int32).reshape([-1, 2])

@@ -1,6 +1,6 @@
 """Who carries a round out: the protocol that every runtime implements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
@@ -75,6 +75,11 @@ def client_seed(seed: seeds.Seed, client_id: str) -> seeds.HostSeed:
     return seeds.derive(seed, "client", client_id)
 
 
+def client_seeds(seed: seeds.Seed, client_ids: Iterable[str]) -> seeds.HostSeeds:
+    """``client_seed`` of many clients in one go, int32 [clients, 2]."""
+    return seeds.derive_for_each(seed, "client", client_ids)
+
+
 def server_seed(seed: seeds.Seed) -> seeds.HostSeed:
     """The seed of the server's half of the round."""
     return seeds.derive(seed, "server")
@@ -83,6 +88,11 @@ def server_seed(seed: seeds.Seed) -> seeds.HostSeed:
 def batching_seed(seed: seeds.HostSeed) -> seeds.HostSeed:
     """The part of a client's seed that chooses its batches."""
     return seeds.derive(seed, "batches")
+
+
+def batching_seeds(many: seeds.HostSeeds) -> seeds.HostSeeds:
+    """``batching_seed`` of many clients' seeds in one go, int32 [clients, 2]."""
+    return seeds.derive_from_each(many, "batches")
 
 
 def mean_metrics(total_metrics: Mapping[str, Any]) -> dict[str, float]:

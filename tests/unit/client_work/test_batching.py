@@ -1,9 +1,17 @@
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtrain.client_work.batching import Epochs, Poisson, PoissonEntities, Steps
+from fedtrain.client_work.batching import (
+    Epochs,
+    Poisson,
+    PoissonEntities,
+    Steps,
+    batch_tables,
+)
 from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError, DataError
 from fedtrain.data.examples import Examples
@@ -79,3 +87,43 @@ def test_entity_sampling_needs_entities():
 def test_rates_out_of_range_are_refused(rate):
     with pytest.raises(ConfigError, match="sampling_rate"):
         Poisson(sampling_rate=rate, local_steps=1)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=9),
+    batch=st.integers(1, 12),
+    turns=st.integers(1, 3),
+    shuffle=st.booleans(),
+)
+def test_many_clients_draw_what_each_draws_by_itself(sizes, batch, turns, shuffle):
+    clients = [rows(size) for size in sizes]
+    own_seeds = seeds.derive_for_each(SEED, "client", map(str, range(len(sizes))))
+    for batching in (
+        Epochs(batch_size=batch, local_epochs=turns, shuffle=shuffle),
+        Epochs(batch_size=batch, local_epochs=turns, max_steps=2),
+        Steps(batch_size=batch, local_steps=turns, shuffle=shuffle),
+        Poisson(sampling_rate=0.4, local_steps=turns),
+    ):
+        tables = batch_tables(batching, clients, own_seeds)
+        one_by_one = batch_tables(_Alone(batching), clients, own_seeds)
+        np.testing.assert_array_equal(tables.rows, one_by_one.rows)
+        np.testing.assert_array_equal(tables.num_steps, one_by_one.num_steps)
+
+
+class _Alone(NamedTuple):
+    """A batching that cannot draw many clients at once."""
+
+    batching: Any
+
+    def indices(self, examples, seed):
+        return self.batching.indices(examples, seed)
+
+
+def test_each_order_of_a_shuffle_is_equally_likely():
+    own_seeds = seeds.derive_for_each(SEED, "client", map(str, range(12_000)))
+    batching = Epochs(batch_size=4)
+    tables = batch_tables(batching, [rows(4)] * 12_000, own_seeds)
+    counts = np.unique(tables.rows, axis=0, return_counts=True)[1]
+    # Chi-square with 23 degrees of freedom exceeds 60 with a chance of 4e-5.
+    assert len(counts) == 24
+    assert ((counts - 500.0) ** 2 / 500.0).sum() < 60.0

@@ -57,3 +57,33 @@ def test_leaves_of_a_nest_get_independent_noise():
     correlation = np.corrcoef(noise["a"], noise["b"])[0, 1]
     # Four standard errors of 1 / sqrt(500): a right generator fails with chance 6e-5.
     assert abs(correlation) < 4 / np.sqrt(500)
+
+
+def test_many_seeds_at_once_are_those_derived_one_by_one():
+    names = ["a", "b", "\u00e9", ""]
+    for_each = seeds.derive_for_each(SEED, "client", names)
+    one_by_one = [seeds.derive(SEED, "client", name) for name in names]
+    np.testing.assert_array_equal(for_each, one_by_one)
+    np.testing.assert_array_equal(
+        seeds.derive_from_each(for_each, "batches", 3),
+        [seeds.derive(seed, "batches", 3) for seed in one_by_one],
+    )
+    assert seeds.derive_for_each(SEED, "client", []).shape == (0, 2)
+
+
+def test_one_generator_after_another_draws_what_each_draws_by_itself():
+    many = seeds.derive_for_each(SEED, "client", ["a", "b", "c"])
+    for seed, random in zip(many, seeds.generators(many), strict=True):
+        own = seeds.generator(seed)
+        np.testing.assert_array_equal(random.random(5), own.random(5))
+        np.testing.assert_array_equal(
+            random.integers(9, size=3, dtype=np.int32),
+            own.integers(9, size=3, dtype=np.int32),
+        )
+
+
+def test_words_of_a_seed_are_the_same_beside_other_seeds():
+    many = seeds.derive_for_each(SEED, "client", ["a", "b", "c"])
+    words, first = seeds.words(many, [5, 0, 9])
+    alone, _ = seeds.words(many[2:], [9])
+    np.testing.assert_array_equal(words[first[2] : first[2] + 9], alone[:9])
