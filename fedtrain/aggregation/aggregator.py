@@ -102,11 +102,10 @@ def _encode(
     client_state: Any,
     seed: seeds.Seed,
 ) -> tuple[Contribution, Any]:
-    stage_seeds = seeds.split(seed, len(stages))
     states = []
     for i, stage in enumerate(stages):
         contribution, state = stage.encode(
-            shared[i], contribution, client_state[i], stage_seeds[i]
+            shared[i], contribution, client_state[i], seeds.fold(seed, i)
         )
         states.append(state)
     return contribution, tuple(states)
@@ -115,8 +114,7 @@ def _encode(
 def _decode(
     stages: tuple[Aggregator, ...], state: Any, total: Contribution, seed: seeds.Seed
 ) -> tuple[Contribution, Any]:
-    stage_seeds = seeds.split(seed, len(stages))
     states = list(state)
     for i in reversed(range(len(stages))):
-        total, states[i] = stages[i].decode(state[i], total, stage_seeds[i])
+        total, states[i] = stages[i].decode(state[i], total, seeds.fold(seed, i))
     return total, tuple(states)

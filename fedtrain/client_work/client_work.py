@@ -67,10 +67,13 @@ class ClientWork(NamedTuple):
       init_state: ``init_state(weights)`` -> a new client's state.
       start: ``start(message, client)`` -> carry, from a ``Broadcast`` and a
         ``ClientInput``.
-      step: ``step(carry, batch)`` -> carry.
+      step: ``step(carry, batch)`` -> carry. A batch may end in padding, rows of mask
+        0, unless the work mixes rows.
       finish: ``finish(message, carry)`` -> ``Contribution``, new client state.
       mechanisms: The privacy mechanisms applied on the client.
       reports_metrics: Whether contributions carry exact sums of loss and metrics.
+      mixes_rows: Whether a row's result depends on the rest of its batch (BatchNorm),
+        padding included: then no batch may be padded.
     """
 
     batching: Batching
@@ -80,6 +83,7 @@ class ClientWork(NamedTuple):
     finish: Callable[[Broadcast, Any], tuple[Contribution, Any]]
     mechanisms: tuple[Mechanism, ...] = ()
     reports_metrics: bool = False
+    mixes_rows: bool = False
 
 
 def stateless(weights: Any) -> tuple[()]:

@@ -104,6 +104,7 @@ def local_sgd(
         step=step,
         finish=finish,
         reports_metrics=reports_metrics,
+        mixes_rows=bool(model.mixing_layers),
     )
 
 
@@ -123,7 +124,7 @@ def loss_gradients(
 
 def step_seed(seed: seeds.Seed, step: Any) -> tf.Tensor:
     """The seed of local step ``step``, int32 [2]."""
-    return seeds.split(tf.stack([seed[0], seed[1] + step]), 1)[0]
+    return seeds.fold(seed, step)
 
 
 def zero_metrics(model: Model) -> dict[str, Any]:

@@ -50,8 +50,10 @@ def _generator_states(model: Any, seed: Any) -> list[tuple[Any, Any]]:
         for variable in model.non_trainable_variables
         if id(variable) not in weights and variable.name == "seed_generator_state"
     ]
-    drawn = tf.cast(seeds.split(seed, max(len(states), 1)), tf.int64)
-    return [(state, tf.cast(drawn[i], state.dtype)) for i, state in enumerate(states)]
+    return [
+        (state, tf.cast(seeds.fold(seed, i), state.dtype))
+        for i, state in enumerate(states)
+    ]
 
 
 def _training_argument(model: Any, *, training: bool) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from fedtrain.client_work.client_work import (
 from fedtrain.core import nests, seeds
 from fedtrain.core.errors import PrivacyError
 from fedtrain.core.mechanism import Mechanism
-from fedtrain.models.model import ModelWeights, without_trailing_padding
+from fedtrain.models.model import ModelWeights
 from fedtrain.optimizers.optimizer import Optimizer
 
 
@@ -112,15 +112,12 @@ def encoded(client_work: ClientWork, aggregator: Aggregator) -> ClientWork:
 
     def start(message: Broadcast, client: ClientInput) -> _EncodedCarry:
         work_state, encoder_state = client.state
-        work_seed, encode_seed = tf.unstack(seeds.split(client.seed, 2))
-        inner = client_work.start(
-            message, client._replace(state=work_state, seed=work_seed)
-        )
-        return _EncodedCarry(inner, encoder_state, encode_seed)
+        own = client._replace(state=work_state, seed=seeds.fold(client.seed, 0))
+        inner = client_work.start(message, own)
+        return _EncodedCarry(inner, encoder_state, seeds.fold(client.seed, 1))
 
     def step(carry: _EncodedCarry, batch: Any) -> _EncodedCarry:
-        real = without_trailing_padding(batch)
-        return carry._replace(inner=client_work.step(carry.inner, real))
+        return carry._replace(inner=client_work.step(carry.inner, batch))
 
     def finish(message: Broadcast, carry: _EncodedCarry) -> tuple[Contribution, Any]:
         contribution, work_state = client_work.finish(message, carry.inner)

@@ -13,7 +13,7 @@ from fedtrain.client_work.client_work import (
 )
 from fedtrain.core import nests, seeds
 from fedtrain.data.examples import Examples, map_arrays
-from fedtrain.models.model import Batch
+from fedtrain.models.model import Batch, without_trailing_padding
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
     Cohort,
@@ -58,7 +58,8 @@ def contribute(
     given = ClientInput(client.state, tf.constant(seed), num_examples)
     carry = work.start(message, given)
     for rows in work.batching.indices(client.examples, batching_seed(seed)):
-        carry = work.step(carry, gather_batch(client.examples, rows))
+        batch = gather_batch(client.examples, rows)
+        carry = work.step(carry, without_trailing_padding(batch))
     return work.finish(message, carry)
 
 

@@ -24,7 +24,7 @@ from fedtrain.client_work.client_work import Broadcast, ClientInput, ClientWork
 from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples, map_arrays
-from fedtrain.models.model import Batch
+from fedtrain.models.model import Batch, without_trailing_padding
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
     Cohort,
@@ -239,9 +239,9 @@ def _contribute(work: ClientWork, message: Broadcast, given: _Given) -> Any:
 
     def step(carry: Any, batch: Any) -> Any:
         unpacked = tf.nest.pack_sequence_as(given.batches, batch)
-        return tuple(
-            tf.nest.flatten(work.step(tf.nest.pack_sequence_as(start, carry), unpacked))
-        )
+        before = tf.nest.pack_sequence_as(start, carry)
+        after = work.step(before, without_trailing_padding(unpacked))
+        return tuple(tf.nest.flatten(after))
 
     batches = tf.data.Dataset.from_tensor_slices(tuple(tf.nest.flatten(given.batches)))
     carry = batches.reduce(tuple(tf.nest.flatten(start)), step)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.batching import Epochs, Poisson
 from fedtrain.client_work.local_sgd import local_sgd
 from fedtrain.core import seeds
@@ -9,10 +10,12 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
+from fedtrain.privacy.dp_sgd import dp_sgd
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import CohortClient
-from fedtrain.runtimes.compiled import CompiledRuntime, _packed
+from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.eager import EagerRuntime
+from fedtrain.runtimes.packing import packed_cohort
 
 MODEL = dense_classifier(4, 3)
 SEED = seeds.root(5)
@@ -81,8 +84,7 @@ def test_other_cohort_sizes_do_not_compile_again():
     state = ROUND.init(MODEL.init(SEED))
     for sizes in ([3, 4, 5], [7] * 9, [20, 1], [6] * 40):
         runtime.run_round(ROUND, state, cohort(sizes), SEED)
-    (programs,) = runtime._programs.values()
-    assert programs.chunk.num_compiled() == 1
+    assert runtime._engine(ROUND).program("graph").num_compiled() == 1
 
 
 def test_order_statistics_are_refused_with_the_way_out():
@@ -116,14 +118,41 @@ def test_padding_is_no_row_to_a_layer_that_looks_at_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
-def test_the_places_of_a_client_point_at_its_own_rows_only():
+@pytest.mark.parametrize("same_shapes", [False, True])
+def test_the_places_of_a_client_point_at_its_own_rows_only(same_shapes):
     round_ = round_with(Poisson(sampling_rate=0.1, local_steps=6))
-    chunk = _packed(round_.client_work, cohort([5, 6, 0, 3], round_), SEED)
-    rows, steps = chunk.rows.numpy(), chunk.first_step.numpy()
+    packed = packed_cohort(
+        round_.client_work,
+        cohort([5, 6, 0, 3], round_),
+        SEED,
+        chunk_size=6,
+        same_shapes=same_shapes,
+    )
+    (part,) = packed.chunks
+    rows = part.chunk.rows.numpy()
     at = np.where(rows >= 0, rows, -1 - rows)
-    first_row = [0, 5, 11, 11]
-    for client, size in [(0, 5), (1, 6), (3, 3)]:
-        own = at[steps[client] : steps[client + 1]]
-        assert own.min() >= first_row[client]
-        assert own.max() < first_row[client] + size
+    sizes = part.chunk.num_examples.numpy()
+    first_row = np.cumsum(sizes) - sizes
+    for i, size in enumerate(sizes):
+        if size:
+            assert at[i].min() >= first_row[i]
+            assert at[i].max() < first_row[i] + size
     assert (rows < 0).any()
+    assert rows.shape[0] == (6 if same_shapes else 4)
+
+
+def test_a_strategy_that_cannot_run_the_work_says_so():
+    noisy = dp_sgd(
+        MODEL,
+        sgd(0.1),
+        clipping_norm=1.0,
+        noise_multiplier=1.0,
+        sampling_rate=0.5,
+        local_steps=2,
+        expected_batch_size=4.0,
+    )
+    round_ = fed_avg(noisy, aggregator=mean_over_expected_cohort(2))
+    runtime = CompiledRuntime(strategy="stacked", chunk_size=2)
+    state = round_.init(MODEL.init(SEED))
+    with pytest.raises(ConfigError, match=r"strategy is 'stacked'[\s\S]*\"graph\""):
+        runtime.run_round(round_, state, cohort([4, 5], round_), SEED)
