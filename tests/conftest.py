@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import fedtrain
 
 assert fedtrain.__version__
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What earlier runs found to be fastest changes last bits: tests start afresh."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDTRAIN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -5,11 +5,15 @@ import os
 import sys
 
 
-def load_tensorflow() -> None:
+def load_tensorflow(*, one_thread_per_operation: bool = False) -> None:
     """Imports TensorFlow with the process's standard error closed to it.
 
     Current versions write to the descriptor itself before they read any setting. Errors
     of the import are raised as ever.
+
+    Args:
+      one_thread_per_operation: Clients that run side by side, a thread each, do best
+        if their operations do not ask for more. ``TF_NUM_INTRAOP_THREADS`` overrules.
     """
     if "tensorflow" in sys.modules:
         return
@@ -19,6 +23,8 @@ def load_tensorflow() -> None:
     os.dup2(nowhere, 2)
     try:
         tensorflow = importlib.import_module("tensorflow")
+        if one_thread_per_operation and not os.environ.get("TF_NUM_INTRAOP_THREADS"):
+            tensorflow.config.threading.set_intra_op_parallelism_threads(1)
         # The first operation starts the runtime, which has its own lines to say.
         tensorflow.function(lambda: tensorflow.constant(0) + 1)()
     finally:

@@ -53,7 +53,7 @@ def simulate(
         raise ConfigError(
             "--resume goes on with a run as it was started; leave out the file and -s."
         )
-    load_tensorflow()
+    load_tensorflow(one_thread_per_operation=True)
     console = Console(stderr=True)
     if resume is not None:
         summary = fedtrain.resume(resume, console=console, diagnostics=diagnostics)

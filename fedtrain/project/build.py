@@ -170,7 +170,13 @@ def runtime_of(config: ProjectConfig) -> Runtime:
       ConfigError: If it is TensorFlow Federated and that is not installed.
     """
     if config.runtime.kind == "compiled":
-        return CompiledRuntime(num_workers=config.runtime.num_workers)
+        section = config.runtime
+        return CompiledRuntime(
+            strategy=None if section.strategy == "fastest" else section.strategy,
+            num_workers=section.num_workers,
+            chunk_size=section.chunk_size,
+            precision=section.precision,
+        )
     return EagerRuntime() if config.runtime.kind == "eager" else _tff_runtime()
 
 

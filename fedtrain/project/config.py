@@ -140,6 +140,9 @@ class RuntimeSection(Section):
 
     kind: Literal["compiled", "eager", "tff"] = "compiled"
     num_workers: Count | None = None
+    strategy: Literal["fastest", "graph", "xla", "stacked", "stacked_xla"] = "fastest"
+    chunk_size: Count | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class EvaluationSection(Section):

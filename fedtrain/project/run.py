@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +34,7 @@ from fedtrain.project.withheld import withholding
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
+from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.tracking.jsonl import metrics_log
 from fedtrain.tracking.profiler import profile_rounds
 from fedtrain.tracking.progress import progress
@@ -142,6 +144,10 @@ def _trained(
             ],
         )
         try:
+            if isinstance(project.runtime, CompiledRuntime):
+                project.runtime.tell = partial(
+                    console.print, style="dim", highlight=False
+                )
             train(training, state)
         except BudgetExhaustedError as error:
             reached.stopped = error

@@ -14,6 +14,7 @@ import fedtrain
 from fedtrain.core import nests
 from fedtrain.data.fingerprint import data_sha256
 from fedtrain.project.build import Project
+from fedtrain.runtimes.execution import intra_op_threads
 
 
 def run_facts(project: Project) -> dict[str, Any]:
@@ -59,8 +60,7 @@ def _runtime_facts(project: Project) -> dict[str, Any]:
     threading = tf.config.threading
     return {
         "kind": project.config.runtime.kind,
-        "num_workers": getattr(project.runtime, "num_workers", 1),
-        "intra_op_threads": threading.get_intra_op_parallelism_threads(),
+        "intra_op_threads": intra_op_threads(),
         "inter_op_threads": threading.get_inter_op_parallelism_threads(),
         "cpus": os.cpu_count(),
     }

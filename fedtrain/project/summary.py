@@ -8,6 +8,7 @@ from fedtrain.project.build import Project
 from fedtrain.project.closing import Told, comparison, main_metric
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.evaluation import spread
+from fedtrain.rounds.runtime import AdaptiveRuntime
 from fedtrain.tracking.jsonl import read_metrics
 
 NO_PRIVACY = (
@@ -43,6 +44,7 @@ def summarised(
         "run": str(folder.path),
         "rounds": project.config.rounds.num_rounds,
         "empty_clients": _empty_clients(project),
+        "execution": execution_of(project),
         "seconds_in_rounds": round(sum(r["seconds"] for r in history), 2),
         "privacy": dict(privacy) if privacy else None,
         "privacy_statement": privacy["statement"] if privacy else NO_PRIVACY,
@@ -59,6 +61,13 @@ def summarised(
     if not project.is_protected:
         summary["clients"] = _by_client(project, weights)
     return summary
+
+
+def execution_of(project: Project) -> dict[str, Any] | None:
+    """How the rounds were run; None where the runtime has nothing to choose."""
+    if not isinstance(project.runtime, AdaptiveRuntime):
+        return None
+    return dict(project.runtime.execution(project.round_))
 
 
 def _empty_clients(project: Project) -> int | None:

@@ -34,12 +34,14 @@ class Checkpoint(NamedTuple):
       state: The server's state after them.
       client_states: What clients keep between rounds, by client id.
       ledger_head: The privacy ledger's length and hash at that time, or None.
+      execution: How the runtime ran the rounds, so that those to come repeat it.
     """
 
     round_number: int
     state: ServerState
     client_states: Mapping[str, Any]
     ledger_head: Mapping[str, Any] | None
+    execution: Mapping[str, Any] | None = None
 
 
 class CheckpointStore:
@@ -117,6 +119,7 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
         "leaves": [_spec(array) for array in arrays],
         "client_ids": client_ids,
         "ledger_head": checkpoint.ledger_head,
+        "execution": checkpoint.execution,
     }
     header["sha256"] = _digest(header, body.getvalue())
     return json.dumps(header).encode() + b"\n" + body.getvalue()
@@ -167,6 +170,7 @@ def _from_content(
         state=tf.nest.pack_sequence_as(like, leaves),
         client_states=_client_leaves(header["client_ids"], arrays),
         ledger_head=header["ledger_head"],
+        execution=header.get("execution"),
     )
 
 

@@ -1,7 +1,7 @@
 """Who carries a round out: the protocol that every runtime implements."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import tensorflow as tf
 
@@ -57,6 +57,29 @@ class Runtime(Protocol):
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
     ) -> RoundResult:
         """Runs one round over ``cohort``; the same seed gives the same result."""
+        ...
+
+
+@runtime_checkable
+class AdaptiveRuntime(Runtime, Protocol):
+    """A runtime that chooses how to run rounds, and can pack the next one ahead."""
+
+    def begin(
+        self,
+        round_: Round,
+        *,
+        num_rounds: int,
+        recorded: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Tells how many rounds are to come, and how those before them were run."""
+        ...
+
+    def execution(self, round_: Round) -> Mapping[str, Any]:
+        """How rounds like ``round_`` are run: what ``begin`` takes as ``recorded``."""
+        ...
+
+    def prepare(self, round_: Round, cohort: Cohort, seed: seeds.Seed) -> None:
+        """A hint that this round comes next; results are equal without it."""
         ...
 
 

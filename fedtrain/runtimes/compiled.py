@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fedtrain.client_work.client_work import Broadcast
+from fedtrain.client_work.client_work import Broadcast, Contribution
 from fedtrain.core import seeds
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
@@ -27,7 +27,7 @@ from fedtrain.rounds.runtime import (
     refuse_order_statistics,
     server_seed,
 )
-from fedtrain.runtimes.engine import Engine
+from fedtrain.runtimes.engine import CohortSum, Engine
 from fedtrain.runtimes.execution import (
     Execution,
     execution_from,
@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 class CompiledRuntime:
     """Runs the clients of a round inside one compiled program per chunk.
 
+    Attributes:
+      tell: Takes one line that says what was chosen and why.
+
     Args:
       strategy: How a chunk is computed; by default the fastest of all, found on the
         first cohort of a training run that is long enough to be worth it.
@@ -53,7 +56,7 @@ class CompiledRuntime:
         or what trials find. Sums are rounded chunk by chunk, so another size changes
         the last bits.
       precision: Of matrix products and convolutions inside clients' steps.
-      tell: Takes one line that says what was chosen and why; by default the log.
+      tell: By default the log.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class CompiledRuntime:
             precision=precision,
         )
         self._tries = strategy is None
-        self._tell = tell
+        self.tell = tell
         self._engines: dict[Any, Engine] = {}
         self._executions: dict[Any, Execution] = {}
         self._num_rounds: dict[Any, int] = {}
@@ -130,14 +133,31 @@ class CompiledRuntime:
     ) -> RoundResult:
         """Runs one round over ``cohort``; the same seed gives the same result."""
         refuse_order_statistics(round_)
+        message = self.broadcast(round_, state)
+        total, client_states = self.cohort_sum(round_, message, cohort, seed)
+        new_state = self.server_update(round_, state, total, seed)
+        return RoundResult(new_state, mean_metrics(total.metrics), client_states)
+
+    def broadcast(self, round_: Round, state: ServerState) -> Broadcast:
+        """What the clients of the round receive."""
+        return self._engine(round_).broadcast(state)
+
+    def cohort_sum(
+        self, round_: Round, message: Broadcast, cohort: Cohort, seed: seeds.Seed
+    ) -> CohortSum:
+        """The clients' half of a round: the sum of contributions and the new states."""
         engine = self._engine(round_)
-        message = engine.broadcast(state)
         execution = self._execution_for(round_, message, cohort, seed)
         ready = self._prepared.pop(_prepared_key(round_, cohort, seed), None)
         packed = ready or engine.pack(cohort, seed, execution)
-        total, client_states = engine.run(message, packed, cohort, execution)
-        new_state = engine.server_update(state, total, tf.constant(server_seed(seed)))
-        return RoundResult(new_state, mean_metrics(total.metrics), client_states)
+        return engine.run(message, packed, cohort, execution)
+
+    def server_update(
+        self, round_: Round, state: ServerState, total: Contribution, seed: seeds.Seed
+    ) -> ServerState:
+        """The server's half of the round that has ``seed``."""
+        own_seed = tf.constant(server_seed(seed))
+        return self._engine(round_).server_update(state, total, own_seed)
 
     def _execution_for(
         self, round_: Round, message: Broadcast, cohort: Cohort, seed: seeds.Seed
@@ -154,7 +174,8 @@ class CompiledRuntime:
                 num_rounds=self._num_rounds.pop(key),
             )
             self._executions[key] = choice.execution
-            self._tell(choice.line)
+            if choice.line:
+                self.tell(choice.line)
         return self._executions.get(key, self._default)
 
     def _engine(self, round_: Round) -> Engine:

@@ -64,9 +64,11 @@ class Execution:
         workers = (
             "one worker" if self.num_workers == 1 else f"{self.num_workers} workers"
         )
-        size = self.chunk_size or "a sixteenth of the cohort's"
+        chunks = (
+            f"{self.chunk_size} clients a chunk" if self.chunk_size else "16 chunks"
+        )
         lower = "" if self.precision == "float32" else f", {self.precision}"
-        return f"{WORDS[self.strategy]}, {workers}, {size} clients a chunk{lower}"
+        return f"{WORDS[self.strategy]}, {workers}, {chunks}{lower}"
 
 
 def execution_from(recorded: Mapping[str, Any]) -> Execution:
@@ -82,15 +84,17 @@ def execution_from(recorded: Mapping[str, Any]) -> Execution:
         raise ConfigError(
             f"The run was computed with intra_op_threads = "
             f"{execution.intra_op_threads}, but this process has {here}, which changes "
-            "the last bits. Call tf.config.threading.set_intra_op_parallelism_threads"
-            f"({execution.intra_op_threads}) before TensorFlow does anything."
+            f"the last bits. Set TF_NUM_INTRAOP_THREADS={execution.intra_op_threads}, "
+            "or in Python, before TensorFlow does anything, call tf.config.threading."
+            f"set_intra_op_parallelism_threads({execution.intra_op_threads})."
         )
     return execution
 
 
 def intra_op_threads() -> int:
     """Threads inside one operation, as set for this process; 0 is one for each core."""
-    return int(tf.config.threading.get_intra_op_parallelism_threads())
+    configured = int(tf.config.threading.get_intra_op_parallelism_threads())
+    return configured or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
 
 
 def num_cores() -> int:

@@ -42,7 +42,7 @@ class Choice(NamedTuple):
 
     Attributes:
       execution: How to run the rounds.
-      line: What was chosen and why, for a person.
+      line: What was chosen and why, for a person; empty if nothing was tried.
     """
 
     execution: Execution
@@ -65,6 +65,7 @@ class _Bench:
     message: Broadcast
     cohort: Cohort
     seed: seeds.Seed
+    default: Execution
 
     def seconds(self, execution: Execution) -> float:
         """Of packing and running the cohort, the better of two, compiling apart."""
@@ -113,48 +114,44 @@ def fastest(
     known = remembered.recall(key)
     if known is not None:
         return Choice(known, f"Rounds run as {known}, as found in an earlier run.")
-    bench = _Bench(engine, message, cohort, seed)
+    bench = _Bench(engine, message, cohort, seed, default)
     graph = Trial(default, bench.seconds(default))
     budget = min(_SHARE_OF_RUN * graph.seconds * num_rounds, _MOST_SECONDS)
     if budget < _LEAST_SECONDS:
-        return Choice(
-            default,
-            f"Rounds run as {default}; the run is too short for trials of other ways.",
-        )
-    trials = _within(budget, [graph], _candidates(bench, default, [graph]))
+        return Choice(default, "")
+    trials = [graph]
+    _add_within(budget, trials, _candidates(bench, trials))
     best = min(trials, key=lambda trial: trial.seconds)
     remembered.remember(key, best.execution)
     return Choice(best.execution, _line(best, trials))
 
 
-def _within(
+def _add_within(
     budget: float, trials: list[Trial], candidates: Iterator[Trial]
-) -> list[Trial]:
+) -> None:
     ends = time.perf_counter() + budget
     for trial in candidates:
         trials.append(trial)
         if time.perf_counter() > ends:
             break
-    return trials
 
 
-def _candidates(
-    bench: _Bench, default: Execution, trials: list[Trial]
-) -> Iterator[Trial]:
+def _candidates(bench: _Bench, trials: list[Trial]) -> Iterator[Trial]:
     """Other strategies first, then other sizes and workers for the best of them."""
+    default = bench.default
     excluded = _excluded(bench.engine, default)
     for strategy in STRATEGIES[1:]:
         execution = _with_strategy(default, strategy, len(bench.cohort))
         if strategy in excluded:
             yield Trial(execution, np.inf, excluded[strategy])
         else:
-            yield _tried(bench, execution, trials[0].execution)
+            yield _tried(bench, execution)
     best = min(trials, key=lambda trial: trial.seconds).execution
     for execution in _variants(best, default, len(bench.cohort)):
         yield Trial(execution, bench.seconds(execution))
 
 
-def _tried(bench: _Bench, execution: Execution, graph: Execution) -> Trial:
+def _tried(bench: _Bench, execution: Execution) -> Trial:
     if not _fits(bench, execution):
         return Trial(execution, np.inf, "does not fit in memory")
     try:
@@ -163,7 +160,8 @@ def _tried(bench: _Bench, execution: Execution, graph: Execution) -> Trial:
         return Trial(
             execution, np.inf, f"not possible ({type(error.__cause__).__name__})"
         )
-    seconds, expected = bench.probe(replace(graph, chunk_size=execution.chunk_size))
+    graph = replace(bench.default, chunk_size=execution.chunk_size)
+    seconds, expected = bench.probe(graph)
     if not _is_same(own, expected):
         return Trial(execution, np.inf, "computes another update")
     if own_seconds > _HOPELESS * seconds:
@@ -258,4 +256,4 @@ def _words(trial: Trial) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1.0 else f"{1e3 * seconds:.2g} ms"
+    return f"{seconds:.3g} s" if seconds >= 1.0 else f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,196 @@
+"""What is tried, what is kept, what is remembered; timings are given, not taken."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedtrain.client_work.batching import Epochs
+from fedtrain.client_work.local_sgd import local_sgd
+from fedtrain.core import nests, seeds
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Examples
+from fedtrain.models.dense import dense_classifier
+from fedtrain.optimizers.sgd import sgd
+from fedtrain.rounds.fed_avg import fed_avg
+from fedtrain.rounds.runtime import CohortClient
+from fedtrain.runtimes import remembered, tuning
+from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.engine import Engine
+from fedtrain.runtimes.execution import Execution, execution_from, intra_op_threads
+from fedtrain.runtimes.strategies import STRATEGIES
+
+MODEL = dense_classifier(4, 3)
+SEED = seeds.root(5)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDTRAIN_CACHE_DIR", str(tmp_path))
+
+
+def cohort(size=4, shape=(4,)):
+    random = seeds.generator(seeds.root(2))
+    return [
+        CohortClient(
+            f"client-{i}",
+            Examples(
+                features=random.normal(size=[6, *shape]).astype(np.float32),
+                labels=random.integers(0, 3, 6),
+            ),
+            ((), ()),
+        )
+        for i in range(size)
+    ]
+
+
+def round_of(model=MODEL):
+    return fed_avg(local_sgd(model, sgd(0.1), Epochs(batch_size=3)))
+
+
+@pytest.fixture
+def given_seconds(monkeypatch):
+    """Seconds by strategy, in place of measured ones; stacked clients win."""
+    seconds = {"graph": 1.0, "xla": 0.5, "stacked": 0.2, "stacked_xla": 0.3}
+
+    def timed(bench, execution):
+        tried.append(execution)
+        if execution == bench.default:
+            bench._timed(execution)
+        return seconds[execution.strategy] + 0.001 * execution.num_workers
+
+    tried = []
+    monkeypatch.setattr(tuning._Bench, "seconds", timed)
+    monkeypatch.setattr(tuning._Bench, "probe", lambda *given: (1.0, None))
+    monkeypatch.setattr(tuning, "_is_same", lambda *given: True)
+    return tried
+
+
+def after_one_round(runtime, round_, clients=None, num_rounds=1000):
+    state = round_.init(MODEL.init(SEED))
+    runtime.begin(round_, num_rounds=num_rounds)
+    return runtime.run_round(round_, state, clients or cohort(), SEED)
+
+
+def test_the_fastest_is_kept_and_said_in_one_line(given_seconds):
+    lines = []
+    runtime = CompiledRuntime(num_workers=2, tell=lines.append)
+    round_ = round_of()
+    after_one_round(runtime, round_)
+    kept = runtime.execution(round_)
+    assert (kept["strategy"], kept["num_workers"]) == ("stacked", 1), kept
+    (line,) = lines
+    assert line.startswith("Rounds run as stacked clients, one worker")
+    assert "graph loop, 2 workers" in line
+    assert "XLA loop" in line
+
+
+def test_what_was_found_is_remembered(given_seconds):
+    first, second = (CompiledRuntime(num_workers=2) for _ in range(2))
+    after_one_round(first, round_of())
+    num_trials = len(given_seconds)
+    round_ = round_of()
+    after_one_round(second, round_)
+    assert len(given_seconds) == num_trials
+    assert second.execution(round_)["strategy"] == "stacked"
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"x": {"strategy": "none"}}'])
+def test_a_damaged_memory_is_no_memory(content, tmp_path):
+    (tmp_path / "executions.json").write_text(content)
+    assert remembered.recall("x") is None
+    remembered.remember("x", Execution(chunk_size=3))
+    assert remembered.recall("x") == Execution(
+        chunk_size=3, intra_op_threads=intra_op_threads()
+    )
+
+
+def test_a_short_run_tries_nothing(given_seconds):
+    lines = []
+    runtime = CompiledRuntime(tell=lines.append)
+    round_ = round_of()
+    after_one_round(runtime, round_, num_rounds=3)
+    assert [execution.strategy for execution in given_seconds] == ["graph"]
+    assert not lines
+    assert runtime.execution(round_)["strategy"] == "graph"
+
+
+def test_every_way_computes_the_same_two_steps():
+    round_ = round_of()
+    engine = Engine(round_)
+    message = engine.broadcast(round_.init(MODEL.init(SEED)))
+    bench = tuning._Bench(engine, message, cohort(), SEED, Execution())
+    graph, *others = (
+        bench.probe(Execution(strategy=strategy, chunk_size=4))[1]
+        for strategy in STRATEGIES
+    )
+    assert all(tuning._is_same(other, graph) for other in others)
+    longer = graph._replace(update=nests.scale(graph.update, 1.01))
+    assert not tuning._is_same(longer, graph)
+
+
+def test_a_told_strategy_is_not_questioned(given_seconds):
+    runtime = CompiledRuntime(strategy="xla", chunk_size=2)
+    after_one_round(runtime, round_of())
+    assert given_seconds == []
+
+
+def test_convolutions_stay_in_the_graph_loop(given_seconds):
+    def forward(weights, features, *, training, seed):
+        kernel = tf.ones([2, 2, 1, 1])
+        features = tf.nn.conv2d(features, kernel, 1, "SAME")
+        return MODEL.forward(
+            weights, tf.reshape(features, [-1, 4]), training=training, seed=seed
+        )
+
+    lines = []
+    runtime = CompiledRuntime(tell=lines.append)
+    after_one_round(
+        runtime, round_of(MODEL._replace(forward=forward)), cohort(shape=(2, 2, 1))
+    )
+    assert {execution.strategy for execution in given_seconds} == {"graph"}
+    assert "XLA loop: convolutions" in lines[0]
+
+
+def test_a_strategy_that_computes_something_else_is_dropped(given_seconds, monkeypatch):
+    monkeypatch.setattr(tuning, "_is_same", lambda own, expected: False)
+    lines = []
+    runtime = CompiledRuntime(tell=lines.append)
+    round_ = round_of()
+    after_one_round(runtime, round_)
+    assert runtime.execution(round_)["strategy"] == "graph"
+    assert "stacked clients: computes another update" in lines[0]
+
+
+def test_a_resumed_run_repeats_what_was_recorded(given_seconds):
+    recorded = CompiledRuntime(strategy="stacked", chunk_size=3).execution(round_of())
+    runtime = CompiledRuntime(num_workers=1)
+    round_ = round_of()
+    runtime.begin(round_, num_rounds=1000, recorded=json.loads(json.dumps(recorded)))
+    runtime.run_round(round_, round_.init(MODEL.init(SEED)), cohort(), SEED)
+    assert given_seconds == []
+    assert runtime.execution(round_) == {**recorded, "num_workers": 1}
+
+
+def test_other_threads_than_recorded_are_refused():
+    recorded = Execution(intra_op_threads=intra_op_threads() + 7).as_dict()
+    with pytest.raises(ConfigError, match="TF_NUM_INTRAOP_THREADS"):
+        execution_from(recorded)
+
+
+def test_a_prepared_cohort_changes_no_bit():
+    round_ = round_of()
+    state = round_.init(MODEL.init(SEED))
+    plain, prepared = CompiledRuntime(), CompiledRuntime()
+    without_states = [client._replace(state=()) for client in cohort()]
+    prepared.prepare(round_, without_states, SEED)
+    (packed,) = prepared._prepared.values()
+    results = [
+        runtime.run_round(round_, state, cohort(), SEED)
+        for runtime in (plain, prepared)
+    ]
+    assert len(packed.chunks) == 4
+    assert not prepared._prepared
+    for one, other in zip(*(tf.nest.flatten(r.state) for r in results), strict=True):
+        assert one.numpy().tobytes() == other.numpy().tobytes()
