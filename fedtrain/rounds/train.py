@@ -2,24 +2,27 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from fedtrain.core import nests, seeds, validate
-from fedtrain.core.errors import ConfigError, DivergedError, PrivacyError
+from fedtrain.core import seeds, validate
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.rounds.checkpoint import Checkpoint, CheckpointStore, packed_like
+from fedtrain.rounds.checks import (
+    Evaluate,
+    check_privacy,
+    evaluation,
+    refuse_divergence,
+)
 from fedtrain.rounds.report import OnRound, RoundReport
 from fedtrain.rounds.round import Round, ServerState
-from fedtrain.rounds.runtime import CohortClient, Runtime
-
-Evaluate = Callable[[ServerState], Mapping[str, float]]
+from fedtrain.rounds.runtime import AdaptiveRuntime, CohortClient, Runtime
 
 
 class TrainResult(NamedTuple):
@@ -70,7 +73,7 @@ class TrainingRun:
         validate.positive_integer(
             num_rounds=self.num_rounds, evaluate_every=self.evaluate_every
         )
-        _check_privacy(self)
+        check_privacy(self)
 
 
 class _Progress(NamedTuple):
@@ -114,12 +117,12 @@ def _one_round(run: TrainingRun, before: _Progress) -> tuple[_Progress, RoundRep
     spent = _charge(run, before, positions, round_seed)
     cohort, skipped = _cohort(run, before, positions)
     result = run.runtime.run_round(run.round_, before.state, cohort, round_seed)
-    _refuse_divergence(number, result.state)
+    refuse_divergence(number, result.state)
     client_states = _merged(before.client_states, result.client_states)
     after = _Progress(number + 1, result.state, client_states)
     report = RoundReport(
         round_number=number,
-        metrics={**result.metrics, **_evaluation(run, after)},
+        metrics={**result.metrics, **evaluation(run, number + 1, result.state)},
         cohort_size=len(positions),
         lost_clients=result.lost_clients,
         skipped_clients=skipped,
@@ -168,17 +171,9 @@ def _merged(before: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[st
     return {**before, **stateful} if stateful else before
 
 
-def _evaluation(run: TrainingRun, after: _Progress) -> Mapping[str, float]:
-    last = after.round_number == run.num_rounds
-    if run.evaluate is None or not (
-        last or after.round_number % run.evaluate_every == 0
-    ):
-        return {}
-    return run.evaluate(after.state)
-
-
 def _restored(run: TrainingRun, state: ServerState) -> _Progress:
     checkpoint = run.checkpoints.latest(state) if run.checkpoints else None
+    _begin(run, checkpoint)
     if checkpoint is None:
         return _Progress(0, state, {})
     if run.privacy is not None and checkpoint.ledger_head is not None:
@@ -191,65 +186,31 @@ def _restored(run: TrainingRun, state: ServerState) -> _Progress:
     return _Progress(checkpoint.round_number, checkpoint.state, client_states)
 
 
+def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
+    """Has the rounds to come run as those before them were."""
+    if isinstance(run.runtime, AdaptiveRuntime):
+        done = checkpoint.round_number if checkpoint else 0
+        run.runtime.begin(
+            run.round_,
+            num_rounds=run.num_rounds - done,
+            recorded=checkpoint.execution if checkpoint else None,
+        )
+
+
 def _save(run: TrainingRun, progress: _Progress) -> None:
     store = run.checkpoints
     if store is None or not store.is_due(progress.round_number, run.num_rounds):
         return
     head = None if run.privacy is None else run.privacy.head()
+    execution = None
+    if isinstance(run.runtime, AdaptiveRuntime):
+        execution = run.runtime.execution(run.round_)
     store.save(
-        Checkpoint(progress.round_number, progress.state, progress.client_states, head)
+        Checkpoint(
+            progress.round_number,
+            progress.state,
+            progress.client_states,
+            head,
+            execution,
+        )
     )
-
-
-def _refuse_divergence(round_number: int, state: ServerState) -> None:
-    if not bool(nests.all_finite(state.weights)):
-        raise DivergedError(
-            f"Round {round_number} left weights that are not finite: training "
-            "diverged. The likely cause is a learning rate that is too high; lower "
-            "the client's (or the server's), or clip. The rounds before it are saved."
-        )
-
-
-def _check_privacy(run: TrainingRun) -> None:
-    """Nothing that touched private data leaves unprotected beside what is protected."""
-    mechanisms = run.round_.mechanisms
-    if mechanisms and run.privacy is None:
-        raise PrivacyError(
-            f"{run.round_.name} has the {mechanisms[0].name} mechanism, but privacy is "
-            "None, so nothing would charge the ledger. Give privacy=RunPrivacy(...)."
-        )
-    if run.privacy is not None and not mechanisms:
-        raise ConfigError(
-            f"privacy is given, but {run.round_.name} has no privacy mechanism. Add "
-            "one, such as gaussian_mechanism(...) or dp_sgd(...), or leave privacy out."
-        )
-    private = run.dataset.sensitivity == "private"
-    if mechanisms and private and run.round_.reports_metrics:
-        raise PrivacyError(
-            "reports_metrics would send exact sums of loss and accuracy of private "
-            "data beside the protected update. Use reports_metrics=False, or declare "
-            'the data set sensitivity="public" if it is.'
-        )
-    if run.privacy is not None:
-        _check_promise(run, run.privacy)
-
-
-def _check_promise(run: TrainingRun, privacy: RunPrivacy) -> None:
-    """What the ledger is charged for is what runs, on the population it speaks of."""
-    same = {
-        "mechanisms": (privacy.mechanisms, run.round_.mechanisms),
-        "sampler": (privacy.sampler, run.sampler),
-        "num_clients": (privacy.plan.num_clients, run.dataset.num_clients),
-        "is_private": (privacy.is_private, run.dataset.sensitivity == "private"),
-    }
-    for name, (promised, actual) in same.items():
-        if promised != actual:
-            raise PrivacyError(
-                f"privacy speaks of {name} = {promised!r}, but what runs has "
-                f"{actual!r}. Make both from the same objects."
-            )
-    if run.num_rounds > privacy.plan.num_rounds:
-        raise PrivacyError(
-            f"num_rounds is {run.num_rounds}, but the privacy plan was made for "
-            f"{privacy.plan.num_rounds}. Plan for all of them."
-        )
