@@ -9,6 +9,7 @@ Choquette-Choo et al. (2023), (Amplified) banded matrix factorization (participa
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import dp_accounting
@@ -218,7 +219,7 @@ class CyclicSampler:
     ) -> Positions:
         """Sorted positions of ``cohort_size`` clients of this round's group."""
         self._refuse_small_population(num_clients)
-        order = _generator(seeds.root(0), 0).permutation(num_clients)
+        order = _fixed_order(num_clients)
         group = order[round_number % self.min_separation :: self.min_separation]
         random = _generator(seed, round_number)
         return np.sort(random.choice(group, self.cohort_size, replace=False))
@@ -269,6 +270,13 @@ def full_participation() -> FullParticipation:
 def cyclic_sampler(*, cohort_size: int, min_separation: int) -> CyclicSampler:
     """Clients take turns, at least ``min_separation`` rounds apart."""
     return CyclicSampler(cohort_size=cohort_size, min_separation=min_separation)
+
+
+@lru_cache(maxsize=1)
+def _fixed_order(num_clients: int) -> Positions:
+    order = _generator(seeds.root(0), 0).permutation(num_clients)
+    order.flags.writeable = False
+    return order
 
 
 def _generator(seed: seeds.Seed, round_number: int) -> np.random.Generator:

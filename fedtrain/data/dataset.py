@@ -16,6 +16,8 @@ from fedtrain.core.errors import DataError
 from fedtrain.data.examples import Examples, concatenate
 
 Sensitivity = Literal["public", "private"]
+# A client of fewer bytes is copied faster than it is looked up.
+_SMALL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +55,35 @@ class FederatedDataset:
         return self.examples.slice(
             int(self.offsets[position]), int(self.offsets[position + 1])
         )
+
+    def client_ids_at(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """The names of the clients at ``positions``, packed ones in one go."""
+        at_once = getattr(self.client_ids, "at", None)
+        if at_once is not None:
+            names: list[str] = at_once(positions)
+            return names
+        return [str(self.client_ids[position]) for position in positions]
+
+    def clients(self, positions: npt.NDArray[np.int64]) -> list[Examples]:
+        """The rows of the clients at ``positions``.
+
+        Small clients that do not lie side by side are copied in one go, so that a
+        packed data set's disk is read once and in order; others are not copied.
+        """
+        positions = np.asarray(positions, np.int64)
+        starts, stops = self.offsets[positions], self.offsets[positions + 1]
+        side_by_side = len(starts) > 0 and np.array_equal(stops[:-1], starts[1:])
+        num_rows = stops - starts
+        if side_by_side:
+            rows = self.examples.slice(int(starts[0]), int(stops[-1]))
+        elif num_rows.sum() * self.examples.row_bytes() <= _SMALL_BYTES * len(starts):
+            before = np.cumsum(num_rows) - num_rows
+            rows = self.examples.take(
+                np.repeat(starts - before, num_rows) + np.arange(num_rows.sum())
+            )
+        else:
+            return [self.client(position) for position in positions]
+        return rows.split(np.concatenate([[0], np.cumsum(num_rows)]))
 
     def num_examples(self) -> npt.NDArray[np.int64]:
         """The number of rows of every client, by position."""

@@ -1,5 +1,7 @@
 """Rows of one client, as arrays with a common first dimension."""
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +47,36 @@ class Examples:
     def slice(self, start: int, stop: int) -> "Examples":
         """Rows ``start`` to ``stop``, without copying."""
         return self._map(lambda array: array[start:stop])
+
+    def split(self, offsets: npt.NDArray[np.int64]) -> list["Examples"]:
+        """Rows ``offsets[i]`` to ``offsets[i + 1]`` for each i, without copying."""
+        bounds = list(itertools.pairwise(offsets.tolist()))
+
+        def pieces(array: Array | None) -> list[Any]:
+            if array is None:
+                return [None] * len(bounds)
+            return [array[start:stop] for start, stop in bounds]
+
+        if isinstance(self.features, dict):
+            parts = {name: pieces(array) for name, array in self.features.items()}
+            features: Any = [
+                dict(zip(parts, own, strict=True))
+                for own in zip(*parts.values(), strict=True)
+            ]
+        else:
+            features = pieces(self.features)
+        columns = (features, *map(pieces, (self.labels, self.weights, self.entity_ids)))
+        return [
+            Examples(features=x, labels=y, weights=w, entity_ids=e)
+            for x, y, w, e in zip(*columns, strict=True)
+        ]
+
+    def row_bytes(self) -> int:
+        """Bytes of one row over all arrays."""
+        return sum(
+            array.dtype.itemsize * math.prod(array.shape[1:])
+            for _, array in self._arrays()
+        )
 
     def take(self, indices: npt.NDArray[np.integer[Any]]) -> "Examples":
         """Copies of the rows at ``indices``."""

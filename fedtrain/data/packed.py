@@ -7,6 +7,7 @@ weights, entity ids), ``offsets`` (where each client's rows start) and the clien
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset, Sensitivity
@@ -30,6 +32,7 @@ from fedtrain.data.packed_writer import (
 
 Clients = Iterable[tuple[str, Examples]]
 _BLOCK_ROWS = 1 << 16
+_BLOCK_CLIENTS = 1 << 16
 
 
 def pack(
@@ -61,10 +64,10 @@ def pack(
     with whole_folder(folder, overwrite=overwrite) as beside:
         writer = PackedWriter(beside)
         with closing(writer):
-            for owner, sizes, rows in _blocks(source):
-                for client_id, num_rows in sizes:
-                    writer.client(client_id, num_rows)
-                writer.rows(rows, owner=owner)
+            for owner, client_ids, sizes, rows in _blocks(source):
+                writer.clients(client_ids, sizes)
+                for start in range(0, max(rows.num_examples, 1), _BLOCK_ROWS):
+                    writer.rows(rows.slice(start, start + _BLOCK_ROWS), owner=owner)
             writer.finish(described)
     return open_packed(folder)
 
@@ -141,23 +144,32 @@ class PackedStrings(Sequence[str]):
         start, stop = self._offsets[place : place + 2]
         return self._content[start:stop].tobytes().decode()
 
+    def at(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """The strings at ``positions``, none of them negative, in one go."""
+        starts, stops = self._offsets[positions], self._offsets[positions + 1]
+        lengths = stops - starts
+        ends = np.cumsum(lengths)
+        places = np.repeat(starts - ends + lengths, lengths) + np.arange(lengths.sum())
+        content = self._content[places].tobytes()
+        bounds = itertools.pairwise([0, *ends.tolist()])
+        return [content[start:stop].decode() for start, stop in bounds]
+
 
 def _blocks(
     source: FederatedDataset | Clients,
-) -> Iterator[tuple[str, Iterable[tuple[str, int]], Examples]]:
+) -> Iterator[tuple[str, Sequence[str], Sequence[int], Examples]]:
+    """Who owns the rows, for messages; client ids, their numbers of rows, the rows."""
     if not isinstance(source, FederatedDataset):
         for client_id, rows in source:
             check_examples(rows, where=f"client {client_id!r}")
-            yield f"client {client_id!r}", [(client_id, rows.num_examples)], rows
+            yield f"client {client_id!r}", [client_id], [rows.num_examples], rows
         return
-    sizes: Iterable[tuple[str, int]] = (
-        (source.client_id(i), int(source.offsets[i + 1] - source.offsets[i]))
-        for i in range(source.num_clients)
-    )
-    for start in range(0, max(source.examples.num_examples, 1), _BLOCK_ROWS):
-        rows = source.examples.slice(start, start + _BLOCK_ROWS)
-        yield source.name, sizes, rows
-        sizes = ()
+    for start in range(0, source.num_clients, _BLOCK_CLIENTS):
+        stop = min(start + _BLOCK_CLIENTS, source.num_clients)
+        offsets = source.offsets[start : stop + 1]
+        client_ids = source.client_ids_at(np.arange(start, stop))
+        rows = source.examples.slice(int(offsets[0]), int(offsets[-1]))
+        yield source.name, client_ids, np.diff(offsets).tolist(), rows
 
 
 def _description(

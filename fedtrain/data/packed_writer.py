@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,15 +59,15 @@ class PackedWriter:
         self._hashes = array.array("Q")
         self._num_rows = 0
 
-    def client(self, client_id: str, num_rows: int) -> None:
-        """The next ``num_rows`` rows are those of ``client_id``; 0 is allowed."""
-        encoded = str(client_id).encode()
-        digest = hashlib.blake2b(encoded, digest_size=8).digest()
-        self._hashes.append(int.from_bytes(digest, "little"))
-        self._num_rows += num_rows
-        self._ids.append(np.frombuffer(encoded, np.uint8))
-        self._id_ends.append(np.array([self._ids.num_rows]))
-        self._ends.append(np.array([self._num_rows]))
+    def clients(self, client_ids: Sequence[str], num_rows: Sequence[int]) -> None:
+        """The next rows: ``num_rows[i]`` (0 is allowed) for each of ``client_ids``."""
+        encoded = [str(client_id).encode() for client_id in client_ids]
+        self._hashes.frombytes(
+            b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in encoded)
+        )
+        self._append_ends(self._id_ends, self._ids.num_rows, list(map(len, encoded)))
+        self._ids.append(np.frombuffer(b"".join(encoded), np.uint8))
+        self._num_rows = self._append_ends(self._ends, self._num_rows, num_rows)
 
     def rows(self, examples: Examples, *, owner: str) -> None:
         """Appends rows; ``owner`` names them in an error."""
@@ -111,6 +111,11 @@ class PackedWriter:
         """Closes the files, also after an error."""
         for column in (*self._columns.values(), self._ids, self._id_ends, self._ends):
             column.close()
+
+    def _append_ends(self, column: "_Column", last: int, lengths: Any) -> int:
+        ends = last + np.cumsum(lengths, dtype=np.int64)
+        column.append(ends)
+        return int(ends[-1]) if len(ends) else last
 
     def _open(self, examples: Examples, arrays: dict[str, Array]) -> None:
         is_dict = isinstance(examples.features, dict)
@@ -158,7 +163,13 @@ class _Column:
                 f"the first client's have {self._row_shape} and {self._dtype}."
             )
         self.num_rows += len(values)
-        self._pending += values.astype(self._dtype, copy=False).tobytes()
+        whole = np.ascontiguousarray(values, self._dtype).reshape(-1)
+        content = memoryview(whole.view(np.uint8))
+        if len(content) >= _BUFFER_BYTES:
+            self._flush()
+            self._write(content)
+            return
+        self._pending += content
         if len(self._pending) >= _BUFFER_BYTES:
             self._flush()
 
@@ -177,9 +188,13 @@ class _Column:
         self._file.close()
 
     def _flush(self) -> None:
-        self._sha256.update(self._pending)
-        self._file.write(self._pending)
-        self._pending.clear()
+        self._write(memoryview(self._pending))
+        self._pending = bytearray()
+
+    def _write(self, content: memoryview) -> None:
+        self._sha256.update(content)
+        while content:
+            content = content[self._file.write(content) :]
 
 
 def _named_arrays(examples: Examples) -> dict[str, Array]:

@@ -6,7 +6,7 @@ import pytest
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import from_clients
 from fedtrain.data.dataset_check import check_dataset
-from fedtrain.data.examples import Examples
+from fedtrain.data.examples import Examples, feature_arrays
 from fedtrain.data.packed import open_packed, pack, verify_packed
 
 
@@ -117,3 +117,19 @@ def test_labels_of_packed_rows_are_still_checked(tmp_path):
     assert check_dataset(opened, num_classes=2) == 1
     with pytest.raises(DataError, match=r"client 'Zürich', row 1 .*1 is outside"):
         check_dataset(opened, num_classes=1)
+
+
+@pytest.mark.parametrize(
+    "positions", [[0, 1, 2], [2], [1, 0], [0, 2], [2, 2, 0], []], ids=str
+)
+def test_clients_read_in_one_go_are_those_read_one_by_one(tmp_path, positions):
+    source = from_clients(clients())
+    for data in (source, pack(source, tmp_path / "p")):
+        at = np.array(positions, np.int64)
+        assert data.client_ids_at(at) == [data.client_id(i) for i in positions]
+        together = data.clients(at)
+        assert len(together) == len(positions)
+        for position, own in zip(positions, together, strict=True):
+            for name, array in feature_arrays(data.client(position).features):
+                assert np.array_equal(dict(feature_arrays(own.features))[name], array)
+            assert np.array_equal(own.weights, data.client(position).weights)
