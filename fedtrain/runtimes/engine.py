@@ -21,8 +21,19 @@ from fedtrain.runtimes.packing import (
     unstacked,
     with_states,
 )
-from fedtrain.runtimes.precision import computing_in
+from fedtrain.runtimes.precision import Precision, computing_in
 from fedtrain.runtimes.strategies import ChunkProgram, Strategy, compiled
+
+
+def padding_share(packed: PackedCohort, strategy: Strategy) -> float:
+    """Share of the rows that ``strategy`` computes for nothing, from 0 to 1."""
+    computed = {
+        "graph": packed.num_rows,
+        "xla": packed.num_batch_rows,
+        "stacked": packed.num_lockstep_rows,
+        "stacked_xla": packed.num_lockstep_rows,
+    }[strategy]
+    return 1.0 - packed.num_rows / computed if computed else 0.0
 
 
 class CohortSum(NamedTuple):
@@ -46,7 +57,7 @@ class Engine:
         self.server_update = compiled(round_.server_update)
         self._add_up = compiled(partial(_add_up, self.work))
         self._programs: dict[Strategy, ChunkProgram] = {}
-        self._pools: dict[int, ThreadPoolExecutor] = {}
+        self._pools: dict[tuple[int, Precision], ThreadPoolExecutor] = {}
 
     def program(self, strategy: Strategy) -> ChunkProgram:
         """The program of one chunk."""
@@ -79,7 +90,7 @@ class Engine:
             return program(message, with_states(part, clients), even=part.even)
 
         with computing_in(execution.precision):
-            results = self._in_order(run_chunk, packed.chunks, execution.num_workers)
+            results = self._in_order(run_chunk, packed.chunks, execution)
         client_states: dict[str, Any] = {}
         for part, (_, states) in zip(packed.chunks, results, strict=True):
             client_states |= unstacked(states, part.clients)
@@ -92,12 +103,15 @@ class Engine:
         self,
         function: Callable[[PackedChunk], Any],
         parts: Sequence[PackedChunk],
-        num_workers: int,
+        execution: Execution,
     ) -> list[Any]:
-        if num_workers == 1 or len(parts) == 1:
+        if execution.num_workers == 1 or len(parts) == 1:
             return [function(part) for part in parts]
-        pool = self._pools.setdefault(num_workers, ThreadPoolExecutor(num_workers))
-        return list(pool.map(function, parts))
+        # A thread keeps the options that its first call saw, so precisions share none.
+        key = (execution.num_workers, execution.precision)
+        if key not in self._pools:
+            self._pools[key] = ThreadPoolExecutor(execution.num_workers)
+        return list(self._pools[key].map(function, parts))
 
 
 def _add_up(

@@ -71,21 +71,16 @@ class PackedCohort(NamedTuple):
 
     Attributes:
       chunks: In the order in which their sums are added.
-      num_rows: Rows that steps see, over the cohort.
-      num_lockstep_rows: The same if each client of a chunk took as many steps, of as
-        many rows, as the largest: what stacked clients compute.
+      num_rows: Rows that all steps of all clients see, padding left out.
+      num_batch_rows: The same with every batch filled up to the largest.
+      num_lockstep_rows: The same with every client of a chunk making as many steps as
+        the one with the most: what stacked clients compute.
     """
 
     chunks: tuple[PackedChunk, ...]
     num_rows: int
+    num_batch_rows: int
     num_lockstep_rows: int
-
-    @property
-    def padding_share(self) -> float:
-        """Share of the rows computed in lockstep that are padding, from 0 to 1."""
-        if self.num_lockstep_rows == 0:
-            return 0.0
-        return 1.0 - self.num_rows / self.num_lockstep_rows
 
 
 class _Cohort(NamedTuple):
@@ -125,7 +120,7 @@ def packed_cohort(
         come from a coarse grid, so that other cohorts give the same ones.
     """
     if not cohort:
-        return PackedCohort((), 0, 0)
+        return PackedCohort((), 0, 0, 0)
     drawn = _drawn(work.batching, cohort, seed)
     order = np.argsort(-drawn.tables.num_steps, kind="stable")
     parts = [order[i : i + chunk_size] for i in range(0, len(order), chunk_size)]
@@ -136,7 +131,11 @@ def packed_cohort(
         _packed(drawn, part, frame) for part, frame in zip(parts, frames, strict=True)
     )
     num_rows = int(np.count_nonzero(drawn.tables.rows >= 0))
-    return PackedCohort(chunks, num_rows, sum(map(_lockstep_rows, chunks)))
+    width = chunks[0].chunk.rows.shape[2]
+    num_batch_rows = int(drawn.tables.num_steps.sum()) * width
+    return PackedCohort(
+        chunks, num_rows, num_batch_rows, sum(map(_lockstep_rows, chunks))
+    )
 
 
 def with_states(packed: PackedChunk, cohort: dict[str, CohortClient]) -> Chunk:

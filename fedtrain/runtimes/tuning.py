@@ -21,7 +21,7 @@ from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.rounds.runtime import Cohort
 from fedtrain.runtimes import remembered
-from fedtrain.runtimes.engine import Engine
+from fedtrain.runtimes.engine import Engine, padding_share
 from fedtrain.runtimes.execution import Execution, free_memory_bytes
 from fedtrain.runtimes.packing import PackedChunk, PackedCohort
 from fedtrain.runtimes.strategies import STRATEGIES, WORDS, Strategy
@@ -123,7 +123,9 @@ def fastest(
     _add_within(budget, trials, _candidates(bench, trials))
     best = min(trials, key=lambda trial: trial.seconds)
     remembered.remember(key, best.execution)
-    return Choice(best.execution, _line(best, trials))
+    packed = engine.pack(cohort, seed, best.execution)
+    padding = padding_share(packed, best.execution.strategy)
+    return Choice(best.execution, _line(best, trials, padding))
 
 
 def _add_within(
@@ -241,11 +243,11 @@ def _float32(nest: Any) -> Any:
     return tf.nest.map_structure(lambda leaf: tf.cast(leaf, tf.float32), nest)
 
 
-def _line(best: Trial, trials: list[Trial]) -> str:
+def _line(best: Trial, trials: list[Trial], padding: float) -> str:
     others = "; ".join(_words(trial) for trial in trials if trial is not best)
     return (
-        f"Rounds run as {best.execution}: {_time(best.seconds)} for the first cohort "
-        f"(tried: {others})."
+        f"Rounds run as {best.execution}: {_time(best.seconds)} for the first cohort, "
+        f"{100 * padding:.0f} % of it padding (tried: {others})."
     )
 
 

@@ -15,6 +15,7 @@ from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.eager import EagerRuntime
+from fedtrain.runtimes.engine import padding_share
 from fedtrain.runtimes.packing import packed_cohort
 
 MODEL = dense_classifier(4, 3)
@@ -156,3 +157,17 @@ def test_a_strategy_that_cannot_run_the_work_says_so():
     state = round_.init(MODEL.init(SEED))
     with pytest.raises(ConfigError, match=r"strategy is 'stacked'[\s\S]*\"graph\""):
         runtime.run_round(round_, state, cohort([4, 5], round_), SEED)
+
+
+def test_the_share_of_padding_is_what_each_strategy_computes_for_nothing():
+    work = round_with(Epochs(batch_size=4)).client_work
+    packed = packed_cohort(
+        work, cohort([8, 6, 4, 1]), SEED, chunk_size=2, same_shapes=True
+    )
+    shares = {name: padding_share(packed, name) for name in ("graph", "xla", "stacked")}
+    # 19 rows; 6 batches of 4; chunks (8, 6) and (4, 1) of 2 clients x 2 and 1 steps.
+    assert shares == pytest.approx({"graph": 0, "xla": 5 / 24, "stacked": 5 / 24})
+    packed = packed_cohort(
+        work, cohort([8, 1, 1]), SEED, chunk_size=3, same_shapes=True
+    )
+    assert padding_share(packed, "stacked") == pytest.approx(1 - 10 / 24)
