@@ -8,6 +8,7 @@ EXIT_CODES = {
     4: "training diverged (non-finite weights)",
     5: "the privacy ledger is damaged or shorter than it was",
     6: "no usable checkpoint",
+    7: "another worker of a distributed run was lost; the run can be resumed",
     130: "interrupted; the run can be resumed",
 }
 
@@ -54,3 +55,9 @@ class CheckpointError(FedtrainError):
     """No checkpoint that fits this run can be read."""
 
     exit_code = 6
+
+
+class WorkerLostError(FedtrainError):
+    """Another worker of a distributed run has ended or does not answer."""
+
+    exit_code = 7

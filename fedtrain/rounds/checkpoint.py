@@ -67,7 +67,7 @@ class CheckpointStore:
         """Writes ``checkpoint`` durably and drops generations beyond ``keep``."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"round-{checkpoint.round_number:08d}.ckpt"
-        write_atomically(path, _to_bytes(checkpoint))
+        write_atomically(path, to_bytes(checkpoint))
         for old in self._newest_first()[self.keep :]:
             old.unlink()
         return path
@@ -81,9 +81,9 @@ class CheckpointStore:
         """
         paths = self._newest_first()
         for path in paths:
-            content = _read(path)
+            content = _read(path.read_bytes())
             if content is not None:
-                return _from_content(path, *content, like=like)
+                return _from_content(str(path), *content, like=like)
             _log.warning(
                 "checkpoint %s is damaged; falling back one generation", path.name
             )
@@ -96,7 +96,7 @@ class CheckpointStore:
 
     def ledger_head(self) -> Mapping[str, Any] | None:
         """What the newest readable checkpoint remembers of the privacy ledger."""
-        contents = (_read(path) for path in self._newest_first())
+        contents = (_read(path.read_bytes()) for path in self._newest_first())
         header = next((content[0] for content in contents if content), None)
         return header["ledger_head"] if header else None
 
@@ -104,7 +104,8 @@ class CheckpointStore:
         return sorted(self.directory.glob("round-*.ckpt"), reverse=True)
 
 
-def _to_bytes(checkpoint: Checkpoint) -> bytes:
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """What ``save`` writes: a header line with a hash, then the arrays."""
     arrays = [np.asarray(leaf) for leaf in tf.nest.flatten(checkpoint.state)]
     client_ids, client_arrays = _stacked_clients(checkpoint.client_states)
     body = io.BytesIO()
@@ -125,6 +126,18 @@ def _to_bytes(checkpoint: Checkpoint) -> bytes:
     return json.dumps(header).encode() + b"\n" + body.getvalue()
 
 
+def from_bytes(content: bytes, like: ServerState, *, name: str) -> Checkpoint:
+    """The checkpoint that ``to_bytes`` gave; ``name`` is what messages call it.
+
+    Raises:
+      CheckpointError: If it is damaged or belongs to another model than ``like``.
+    """
+    read = _read(content)
+    if read is None:
+        raise CheckpointError(f"{name} is damaged: it does not match its own hash.")
+    return _from_content(name, *read, like=like)
+
+
 def _stacked_clients(states: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     rows = [tf.nest.flatten(state) for state in states.values()]
     if not rows or not rows[0]:
@@ -133,9 +146,9 @@ def _stacked_clients(states: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     return list(states), [np.stack([np.asarray(x) for x in col]) for col in columns]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Header and arrays, or None if the file does not match its own hash."""
-    line, _, body = path.read_bytes().partition(b"\n")
+def _read(content: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Header and arrays, or None if the content does not match its own hash."""
+    line, _, body = content.partition(b"\n")
     try:
         header = json.loads(line)
     except ValueError:
@@ -155,12 +168,12 @@ def _digest(header: Mapping[str, Any], body: bytes) -> str:
 
 
 def _from_content(
-    path: Path, header: dict[str, Any], arrays: dict[str, Any], *, like: ServerState
+    name: str, header: dict[str, Any], arrays: dict[str, Any], *, like: ServerState
 ) -> Checkpoint:
     expected = [_spec(leaf) for leaf in tf.nest.flatten(like)]
     if header["leaves"] != expected:
         raise CheckpointError(
-            f"{path} holds another model or optimizer: its arrays are "
+            f"{name} holds another model or optimizer: its arrays are "
             f"{_brief(header['leaves'])}, this run needs {_brief(expected)}. Resume "
             "with the project file of the run that wrote it."
         )

@@ -7,7 +7,7 @@ from fedtrain.core import nests
 from fedtrain.core.errors import ConfigError, DivergedError, PrivacyError
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.data.dataset import FederatedDataset
-from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.rounds.keepers import Charges
 from fedtrain.rounds.round import Round, ServerState
 
 Evaluate = Callable[[ServerState], Mapping[str, float]]
@@ -29,7 +29,7 @@ class Run(Protocol):
     def num_rounds(self) -> int: ...  # noqa: D102
 
     @property
-    def privacy(self) -> RunPrivacy | None: ...  # noqa: D102
+    def privacy(self) -> Charges | None: ...  # noqa: D102
 
     @property
     def evaluate(self) -> Evaluate | None: ...  # noqa: D102
@@ -84,7 +84,7 @@ def check_privacy(run: Run) -> None:
         _check_promise(run, run.privacy)
 
 
-def _check_promise(run: Run, privacy: RunPrivacy) -> None:
+def _check_promise(run: Run, privacy: Charges) -> None:
     """What the ledger is charged for is what runs, on the population it speaks of."""
     same = {
         "mechanisms": (privacy.mechanisms, run.round_.mechanisms),

@@ -12,14 +12,14 @@ import tensorflow as tf
 from fedtrain.core import seeds, validate
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.data.dataset import FederatedDataset
-from fedtrain.privacy.run_privacy import RunPrivacy
-from fedtrain.rounds.checkpoint import Checkpoint, CheckpointStore, packed_like
+from fedtrain.rounds.checkpoint import Checkpoint, packed_like
 from fedtrain.rounds.checks import (
     Evaluate,
     check_privacy,
     evaluation,
     refuse_divergence,
 )
+from fedtrain.rounds.keepers import Charges, Checkpoints
 from fedtrain.rounds.report import OnRound, RoundReport
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import AdaptiveRuntime, CohortClient, Runtime
@@ -62,10 +62,10 @@ class TrainingRun:
     runtime: Runtime
     num_rounds: int
     seed: seeds.HostSeed
-    privacy: RunPrivacy | None = None
+    privacy: Charges | None = None
     evaluate: Evaluate | None = None
     evaluate_every: int = 1
-    checkpoints: CheckpointStore | None = None
+    checkpoints: Checkpoints | None = None
     on_round: Sequence[OnRound] = field(default=())
 
     def __post_init__(self) -> None:
