@@ -1,0 +1,139 @@
+"""A measured process from outside: started, asked, weighed, ended with its children."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from simulations.speed.workload import Array, load_weights
+
+_ROOT = Path(__file__).resolve().parents[2]
+_QUIET = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "GRPC_VERBOSITY": "ERROR",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+class ProcessError(Exception):
+    """A measured process ended or answered too late; its last words are quoted."""
+
+
+class MeasuredProcess:
+    """One system on one workload, waiting for commands.
+
+    Args:
+      python: The interpreter of the system's environment.
+      module: What it runs, with a ``main``.
+      folder: The workload's folder.
+      options: Settings for the system.
+    """
+
+    def __init__(
+        self, python: Path, module: str, folder: Path, options: dict[str, Any]
+    ) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [str(python), "-m", module, str(folder), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=_ROOT,
+            env={**os.environ, **_QUIET, "PYTHONPATH": str(_ROOT)},
+        )
+        self.facts = self._answer()["ready"]
+        self.seconds_to_start = time.perf_counter() - started
+
+    def rounds(self, number: int) -> list[float]:
+        """Seconds of each of ``number`` further rounds."""
+        return list(self._ask(f"rounds {number}")["seconds"])
+
+    def weights(self) -> list[Array]:
+        """The global weights now."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "weights.npz"
+            self._ask(f"weights {path}")
+            return load_weights(path)
+
+    def peak_bytes(self) -> int:
+        """The largest resident sets of the process and its children, added up."""
+        return sum(_peak_bytes(pid) for pid in self._all())
+
+    def end(self) -> None:
+        """Ends the process and every child that it leaves behind."""
+        family = {pid: _started(pid) for pid in self._all()}
+        self._say("end")
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pid, started in family.items():
+            if started is not None and _started(pid) == started:
+                os.kill(pid, signal.SIGKILL)
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            stream.close()  # type: ignore[union-attr]
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        self._say(command)
+        return self._answer()
+
+    def _say(self, command: str) -> None:
+        try:
+            self._process.stdin.write(command + "\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            return
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            self._errors.seek(0)
+            words = self._errors.read().decode(errors="replace").strip()
+            self.end()
+            raise ProcessError(words[-2000:] or "It ended without a word.")
+        return dict(json.loads(line))
+
+    def _all(self) -> list[int]:
+        parents = {
+            int(entry.name): _parent(int(entry.name))
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit()
+        }
+        family = [self._process.pid]
+        for pid in family:
+            family += [child for child, parent in parents.items() if parent == pid]
+        return family
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat after the name; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _started(pid: int) -> str | None:
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else None
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    lines = (line.split() for line in status.splitlines())
+    return sum(1024 * int(words[1]) for words in lines if words[:1] == ["VmHWM:"])
