@@ -176,8 +176,10 @@ def _excluded(engine: Engine, default: Execution) -> dict[Strategy, str]:
     operations = engine.program("graph").operations()
     reasons: dict[Strategy, str] = {}
     if any(name.startswith(("Conv", "DepthwiseConv")) for name in operations):
-        # Stacked filters have no kernel, and XLA's convolutions in loops are slow.
-        reasons |= dict.fromkeys(STRATEGIES[1:], "convolutions")
+        # Stacked filters have no kernel, and XLA's loops are slow at them on processors.
+        reasons |= dict.fromkeys(("stacked", "stacked_xla"), "convolutions")
+        if not tf.config.list_logical_devices("GPU"):
+            reasons["xla"] = "convolutions"
     if "TensorListPushBack" in operations:
         reasons |= dict.fromkeys(("stacked", "stacked_xla"), "gradient of a loop")
     if "Einsum" in operations:
