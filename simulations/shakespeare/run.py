@@ -22,6 +22,7 @@ from fedtrain.core import seeds
 from fedtrain.data.cohorts import uniform_sampler
 from fedtrain.data.sets import DataSplit, load
 from fedtrain.models.model import Model
+from fedtrain.models.recurrent import character_lstm
 from fedtrain.optimizers.adaptive import adam
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.rounds.evaluation import Evaluator
@@ -31,7 +32,6 @@ from fedtrain.rounds.train import TrainingRun
 from fedtrain.runtimes.compiled import CompiledRuntime
 from simulations import experiment
 from simulations.experiment import Expected, Scores
-from simulations.shakespeare.model import next_character_model
 
 PUBLISHED_ROUNDS = 1200
 PUBLISHED = {"fed_avg": Expected(0.569, 0.005), "fed_adam": Expected(0.570, 0.005)}
@@ -44,7 +44,7 @@ def main() -> None:
         __doc__, name="shakespeare", num_seeds=1, num_rounds=100
     )
     split = load("shakespeare", seed=0)
-    model = next_character_model(split.num_classes)
+    model = character_lstm(split.num_classes)
     trials = {
         name: [
             experiment.remembered(
