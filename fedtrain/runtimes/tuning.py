@@ -176,7 +176,7 @@ def _excluded(engine: Engine, default: Execution) -> dict[Strategy, str]:
     operations = engine.program("graph").operations()
     reasons: dict[Strategy, str] = {}
     if any(name.startswith(("Conv", "DepthwiseConv")) for name in operations):
-        # Stacked filters have no kernel, and XLA's loops are slow at them on processors.
+        # Stacked filters have no kernel, and XLA is slow at them on processors.
         reasons |= dict.fromkeys(("stacked", "stacked_xla"), "convolutions")
         if not tf.config.list_logical_devices("GPU"):
             reasons["xla"] = "convolutions"
