@@ -1,5 +1,7 @@
 """``fedtrain simulate``: the main job."""
 
+import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,7 @@ from rich.console import Console
 import fedtrain
 from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.cli.quiet import load_tensorflow
+from fedtrain.cli.workers import TF_CONFIG, run_workers
 from fedtrain.core.errors import ConfigError
 from fedtrain.project.run_folder import RunFolder
 
@@ -44,6 +47,15 @@ def simulate(
             "PRIVATE.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Try N worker processes on this machine. On several machines each is "
+            "started with TF_CONFIG instead.",
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = (
         Format.text
     ),
@@ -53,20 +65,44 @@ def simulate(
         raise ConfigError(
             "--resume goes on with a run as it was started; leave out the file and -s."
         )
-    load_tensorflow(one_thread_per_operation=True)
+    if workers is not None and workers > 1:
+        options = ["--diagnostics"] * diagnostics + [f"--format={format.value}"]
+        what = ["--resume", resume] if resume is not None else [str(file or "")]
+        settings = [word for each in setting or () for word in ("-s", each)]
+        words = [word for word in [*what, *settings, *options] if word]
+        raise typer.Exit(run_workers(["simulate", *words], num_workers=workers))
+    replicas = _joined()
     console = Console(stderr=True)
     if resume is not None:
-        summary = fedtrain.resume(resume, console=console, diagnostics=diagnostics)
+        summary = fedtrain.resume(
+            resume, console=console, diagnostics=diagnostics, replicas=replicas
+        )
     else:
         summary = fedtrain.simulate(
-            file, setting or (), console=console, diagnostics=diagnostics
+            file,
+            setting or (),
+            console=console,
+            diagnostics=diagnostics,
+            replicas=replicas,
         )
+    if replicas is not None and not replicas.is_chief:
+        return
     if format is Format.json:
         show_json(summary)
     else:
         _show(summary)
     if diagnostics:
         _warn_of_diagnostics(summary)
+
+
+def _joined() -> Any:
+    """The replicas of all workers, by ``TF_CONFIG``; None where there is no other."""
+    load_tensorflow(one_thread_per_operation=True, start=not os.environ.get(TF_CONFIG))
+    if not os.environ.get(TF_CONFIG):
+        return None
+    joining = importlib.import_module("fedtrain.runtimes.joining")
+    place = joining.place_from_environment()
+    return None if place is None else joining.join(place, tell=note)
 
 
 def _warn_of_diagnostics(summary: Mapping[str, Any]) -> None:

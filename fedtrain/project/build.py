@@ -17,7 +17,7 @@ from fedtrain.project.build_model import model_of
 from fedtrain.project.build_plan import plan_of
 from fedtrain.project.build_privacy import private_round
 from fedtrain.project.build_round import plain_round
-from fedtrain.project.config import ProjectConfig
+from fedtrain.project.config import ProjectConfig, RuntimeSection
 from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.round import Round
 from fedtrain.rounds.runtime import Runtime
@@ -170,14 +170,20 @@ def runtime_of(config: ProjectConfig) -> Runtime:
       ConfigError: If it is TensorFlow Federated and that is not installed.
     """
     if config.runtime.kind == "compiled":
-        section = config.runtime
-        return CompiledRuntime(
-            strategy=None if section.strategy == "fastest" else section.strategy,
-            num_workers=section.num_workers,
-            chunk_size=section.chunk_size,
-            precision=section.precision,
-        )
+        return compiled_runtime(config.runtime)
     return EagerRuntime() if config.runtime.kind == "eager" else _tff_runtime()
+
+
+def compiled_runtime(
+    section: RuntimeSection, *, num_workers: int | None = None
+) -> CompiledRuntime:
+    """The compiled runtime of ``[runtime]``; ``num_workers`` overrules the section."""
+    return CompiledRuntime(
+        strategy=None if section.strategy == "fastest" else section.strategy,
+        num_workers=num_workers or section.num_workers,
+        chunk_size=section.chunk_size,
+        precision=section.precision,
+    )
 
 
 def _tff_runtime() -> Runtime:

@@ -14,9 +14,9 @@ from rich.console import Console
 from fedtrain.core.errors import BudgetExhaustedError, FedtrainError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger
-from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.diagnostics import announce_diagnostics, write_diagnostics
+from fedtrain.project.distributed import Parts, parts_of, tell_run_folder
 from fedtrain.project.reached import Reached
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
@@ -35,6 +35,7 @@ from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.replicas import Replicas
 from fedtrain.tracking.jsonl import metrics_log
 from fedtrain.tracking.profiler import profile_rounds
 from fedtrain.tracking.progress import progress
@@ -72,7 +73,12 @@ def start_run(project: Project) -> RunFolder:
 
 
 def run(
-    project: Project, folder: RunFolder, *, console: Console, diagnostics: bool = False
+    project: Project,
+    folder: RunFolder,
+    *,
+    console: Console,
+    diagnostics: bool = False,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Runs what is still to do of a run, and writes all that it leaves behind.
 
@@ -81,6 +87,7 @@ def run(
       folder: Of the run, new or interrupted.
       console: Where progress is shown.
       diagnostics: Whether exact figures about private rows are written too.
+      replicas: Of all workers, where others take part; this one is their chief.
 
     Returns:
       The summary, as in ``summary.json``.
@@ -91,9 +98,13 @@ def run(
     """
     with folder.locked(), _status_kept(folder):
         started = time.perf_counter()
+        tell_run_folder(folder)
         ledger = Ledger(ledger_of(project, folder))
         privacy = run_privacy_of(project, ledger, folder.path.name)
-        reached = _trained(project, folder, privacy, console)
+        every = project.config.tracking.checkpoint_every
+        store = CheckpointStore(folder.checkpoints, every=every)
+        project, parts = parts_of(project, replicas, charges=privacy, store=store)
+        reached = _trained(project, folder, parts, console)
         project, weights = reached.part_of(project), reached.state.weights
         save_weights(folder.weights, weights)
         if diagnostics:
@@ -115,12 +126,11 @@ def run(
 
 
 def _trained(
-    project: Project, folder: RunFolder, privacy: RunPrivacy | None, console: Console
+    project: Project, folder: RunFolder, parts: Parts, console: Console
 ) -> Reached:
     config = project.config
-    store = CheckpointStore(folder.checkpoints, every=config.tracking.checkpoint_every)
     state = project.round_.init(project.starting_weights())
-    checkpoint = store.latest(state)
+    checkpoint = CheckpointStore(folder.checkpoints).latest(state)
     first_round = checkpoint.round_number if checkpoint else 0
     reached = Reached(checkpoint.state if checkpoint else state, first_round)
     with ExitStack() as stack:
@@ -131,13 +141,13 @@ def _trained(
             round_=project.round_,
             dataset=project.split.train,
             sampler=project.sampler,
-            runtime=project.runtime,
+            runtime=parts.runtime,
             num_rounds=config.rounds.num_rounds,
             seed=project.seed,
-            privacy=privacy,
+            privacy=parts.privacy,
             evaluate=_evaluation(project),
             evaluate_every=config.evaluation.every,
-            checkpoints=store,
+            checkpoints=parts.checkpoints,
             on_round=[
                 reached,
                 *(withholding(project, callback) for callback in on_round),

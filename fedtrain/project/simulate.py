@@ -11,6 +11,7 @@ from fedtrain.project.build import build
 from fedtrain.project.build_data import IN_MEMORY
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.diagnostics import check_diagnostics
+from fedtrain.project.distributed import follow
 from fedtrain.project.load import LoadedRun
 from fedtrain.project.new_project import template
 from fedtrain.project.read import checked_config, overridden, read_config
@@ -18,6 +19,7 @@ from fedtrain.project.run import run, start_run
 from fedtrain.project.run_folder import existing_run
 from fedtrain.project.same_data import check_same_data
 from fedtrain.project.same_project import check_same_project
+from fedtrain.runtimes.replicas import Replicas
 
 EMBEDDED = "the embedded example"
 
@@ -28,6 +30,7 @@ def simulate(
     *,
     console: Console | None = None,
     diagnostics: bool = False,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Trains as the project file at ``file`` says; the embedded example without one.
 
@@ -37,19 +40,25 @@ def simulate(
       console: Where progress is shown; nowhere by default.
       diagnostics: Whether to write exact figures about private rows, to the run's
         folder ``diagnostics-NOT-PRIVATE``.
+      replicas: Of all workers that train together, each calling this function.
 
     Returns:
-      The summary: scores, comparison, privacy statement and the run's folder.
+      The summary: scores, comparison, privacy statement and the run's folder. At
+      workers other than the chief: ``worker``, ``rounds`` and ``status``.
     """
+    console = console or Console(quiet=True)
     config, folder = config_of(file, overrides)
     project = build(config, folder=folder)
     if diagnostics:
         check_diagnostics(project)
+    if replicas is not None and not replicas.is_chief:
+        return follow(project, replicas, console=console)
     return run(
         project,
         start_run(project),
-        console=console or Console(quiet=True),
+        console=console,
         diagnostics=diagnostics,
+        replicas=replicas,
     )
 
 
@@ -64,7 +73,11 @@ def config_of(
 
 
 def resume(
-    run_: str | Path, *, console: Console | None = None, diagnostics: bool = False
+    run_: str | Path,
+    *,
+    console: Console | None = None,
+    diagnostics: bool = False,
+    replicas: Replicas | None = None,
 ) -> dict[str, Any]:
     """Goes on with a run that was interrupted; returns its summary.
 
@@ -72,22 +85,24 @@ def resume(
       run_: Its folder, or ``"latest"`` in ``runs``.
       console: Where progress is shown; nowhere by default.
       diagnostics: As in ``simulate``; also for a run that has finished.
+      replicas: As in ``simulate``. Workers other than the chief that do not have the
+        run's folder call ``simulate`` instead: they start where the chief is.
 
     Raises:
       ConfigError: If the settings, the model or the training rows are not those that
         the run started with.
     """
+    console = console or Console(quiet=True)
     folder = existing_run(run_)
     check_same_project(folder)
     project = build(read_config(folder.config), folder=folder.path)
     check_same_data(project, folder)
     if diagnostics:
         check_diagnostics(project)
+    if replicas is not None and not replicas.is_chief:
+        return follow(project, replicas, console=console)
     return run(
-        project,
-        folder,
-        console=console or Console(quiet=True),
-        diagnostics=diagnostics,
+        project, folder, console=console, diagnostics=diagnostics, replicas=replicas
     )
 
 

@@ -14,7 +14,7 @@ the first one does.
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -41,21 +41,27 @@ class DistributedRuntime:
 
     Args:
       replicas: Of a ``tf.distribute`` strategy.
-      num_workers: Python threads of this process; used where it has one device. With
-        several, each device has one.
-      **options: Those of ``CompiledRuntime``.
+      local: Makes the runtime of one device, given ``num_workers``.
+      num_workers: Python threads of this process, by default one for each core; with
+        several devices, each has one.
+
+    Attributes:
+      replicas: As given.
+      local: The runtime of this worker's first device; also runs rounds by itself.
     """
 
     def __init__(
-        self, replicas: Replicas, *, num_workers: int | None = None, **options: Any
+        self,
+        replicas: Replicas,
+        *,
+        local: Callable[..., CompiledRuntime] = CompiledRuntime,
+        num_workers: int | None = None,
     ) -> None:
         self.replicas = replicas
         several = len(replicas.devices) > 1
-        self.num_workers = 1 if several else num_workers
-        self._locals = [
-            CompiledRuntime(num_workers=self.num_workers, **options)
-            for _ in replicas.devices
-        ]
+        threads = 1 if several else num_workers
+        self._locals = [local(num_workers=threads) for _ in replicas.devices]
+        self.local = self._locals[0]
         self._pool = ThreadPoolExecutor(len(replicas.devices)) if several else None
         self._untold: set[int] = set()
 
@@ -67,7 +73,7 @@ class DistributedRuntime:
         recorded: Mapping[str, Any] | None = None,
     ) -> None:
         """As ``CompiledRuntime.begin``; trials are each worker's, the choice one."""
-        self._locals[0].begin(round_, num_rounds=num_rounds, recorded=recorded)
+        self.local.begin(round_, num_rounds=num_rounds, recorded=recorded)
         if recorded:
             for local in self._locals[1:]:
                 local.begin(round_, num_rounds=num_rounds, recorded=recorded)
@@ -76,7 +82,7 @@ class DistributedRuntime:
 
     def execution(self, round_: Round) -> Mapping[str, Any]:
         """How rounds like ``round_`` are run, for the run's records."""
-        return self._locals[0].execution(round_)
+        return self.local.execution(round_)
 
     def prepare(self, round_: Round, cohort: Cohort, seed: seeds.Seed) -> None:
         """Packs this worker's share of a coming round's cohort ahead of time."""
@@ -88,8 +94,7 @@ class DistributedRuntime:
     ) -> RoundResult:
         """Runs one round over ``cohort``, of which each replica trains its share."""
         refuse_order_statistics(round_)
-        first = self._locals[0]
-        message = first.broadcast(round_, state)
+        message = self.local.broadcast(round_, state)
         shares = self._own_shares(cohort)
         sums = self._sums(round_, message, shares, seed)
         places = _Places(cohort)
@@ -105,7 +110,7 @@ class DistributedRuntime:
         self._tell_choice(round_)
         total = everything.total
         return RoundResult(
-            first.server_update(round_, state, total, seed),
+            self.local.server_update(round_, state, total, seed),
             mean_metrics(total.metrics),
             places.by_client(everything.client_states),
         )
@@ -123,8 +128,7 @@ class DistributedRuntime:
         seed: seeds.Seed,
     ) -> list[CohortSum]:
         if self._pool is None:
-            local, share = self._locals[0], own_shares[0]
-            return [local.cohort_sum(round_, message, share, seed)]
+            return [self.local.cohort_sum(round_, message, own_shares[0], seed)]
 
         def on_device(device: str, local: CompiledRuntime, share: Cohort) -> CohortSum:
             with tf.device(device):
@@ -139,7 +143,7 @@ class DistributedRuntime:
         if id(round_) not in self._untold:
             return
         self._untold.discard(id(round_))
-        own = json.dumps(dict(self._locals[0].execution(round_)))
+        own = json.dumps(dict(self.local.execution(round_)))
         chosen = json.loads(self.replicas.broadcast(own.encode()))
         for local in self._locals:
             local.begin(round_, num_rounds=0, recorded=chosen)
