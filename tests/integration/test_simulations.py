@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,39 +111,3 @@ def test_shakespeare_goes_on_from_a_shorter_run(monkeypatch, tmp_path, data_dir)
         run(monkeypatch, "shakespeare", tmp_path, *only)
     curve = (tmp_path / "fed_avg" / "seed_0" / "curve.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in curve] == [1, 2]
-
-
-def test_the_lstm_is_the_textbook_one_and_so_is_its_gradient():
-    lstm = module("shakespeare.lstm").lstm
-    random = np.random.default_rng(0)
-    shapes = {"kernel": [3, 16], "recurrent": [4, 16], "bias": [16]}
-    weights = {
-        name: tf.constant(random.normal(size=shape), tf.float32)
-        for name, shape in shapes.items()
-    }
-    values = tf.constant(random.normal(size=[2, 5, 3]), tf.float32)
-    upstream = tf.constant(random.normal(size=[2, 5, 4]), tf.float32)
-
-    @tf.function
-    def gradients(function):
-        with tf.GradientTape() as tape:
-            tape.watch([values, weights])
-            outputs = function(values, weights)
-        found = tape.gradient(outputs, [values, weights], upstream)
-        return tf.nest.flatten([outputs, found])
-
-    for ours, plain in zip(gradients(lstm), gradients(textbook_lstm), strict=True):
-        np.testing.assert_allclose(ours, plain, atol=2e-5)
-
-
-def textbook_lstm(values, weights):
-    hidden = cell = tf.zeros([2, 4])
-    outputs = []
-    for step in range(5):
-        sums = values[:, step] @ weights["kernel"] + hidden @ weights["recurrent"]
-        let_in, forget, let_out, candidate = tf.split(sums + weights["bias"], 4, axis=1)
-        kept = tf.sigmoid(forget) * cell
-        cell = kept + tf.sigmoid(let_in) * tf.tanh(candidate)
-        hidden = tf.sigmoid(let_out) * tf.tanh(cell)
-        outputs.append(hidden)
-    return tf.stack(outputs, axis=1)
