@@ -34,7 +34,7 @@ class PrivacyError(ConfigError):
 
 
 class BudgetExhaustedError(FedtrainError):
-    """The next charge would pass the privacy budget; nothing was read or released."""
+    """The next charge would pass the privacy budget; nothing was used or released."""
 
     exit_code = 3
 

@@ -77,10 +77,8 @@ class FederatedDataset:
         if side_by_side:
             rows = self.examples.slice(int(starts[0]), int(stops[-1]))
         elif num_rows.sum() * self.examples.row_bytes() <= _SMALL_BYTES * len(starts):
-            before = np.cumsum(num_rows) - num_rows
-            rows = self.examples.take(
-                np.repeat(starts - before, num_rows) + np.arange(num_rows.sum())
-            )
+            shifts: Any = np.repeat(starts - np.cumsum(num_rows) + num_rows, num_rows)
+            rows = self.examples.take(shifts + np.arange(num_rows.sum()))
         else:
             return [self.client(position) for position in positions]
         return rows.split(np.concatenate([[0], np.cumsum(num_rows)]))

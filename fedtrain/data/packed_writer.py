@@ -164,7 +164,7 @@ class _Column:
             )
         self.num_rows += len(values)
         whole = np.ascontiguousarray(values, self._dtype).reshape(-1)
-        content = memoryview(whole.view(np.uint8))
+        content = whole.view(np.uint8).data
         if len(content) >= _BUFFER_BYTES:
             self._flush()
             self._write(content)

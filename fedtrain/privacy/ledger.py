@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ class Ledger:
         self.spending = Spending()
         self._hashes: list[str] = []
         self._keys: set[str] = set()
+        self._reserved: dict[str, str | None] = {}
         self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self._num_read = 0
         self._covered = 0
@@ -144,11 +145,57 @@ class Ledger:
         self._read_new()
         if charge.key in self._keys:
             return False
-        if allowed is not None:
-            allowed(self.spending.after(charge.unit, charge.counts, charge.clients))
-        append_line(self.path, sealed(charge.to_json(), self.head()["hash"]))
-        self._read_new()
+        self._append([charge], allowed)
         return True
+
+    def reserve(
+        self,
+        charges: Sequence[Charge],
+        *,
+        allowed: Callable[[Spending], None] | None = None,
+    ) -> None:
+        """Writes ``charges`` to disk in one go, for this object to ``use`` later.
+
+        They are spent from now on, used or not: nothing is refunded, and whoever opens
+        the ledger after a crash cannot use them.
+
+        Args:
+          charges: What their releases will depend on is not known yet, so it is not in
+            their ``input_hash``.
+          allowed: As for ``charge``, with all of them added.
+        """
+        with locked(self.path):
+            self._read_new()
+            self._append(charges, allowed)
+        self._reserved.update((charge.key, None) for charge in charges)
+
+    def use(self, charge: Charge, *, input_hash: str) -> bool:
+        """Whether ``charge`` is reserved, and free or taken by the same input.
+
+        From then on it pays for ``input_hash`` and nothing else.
+        """
+        if self._reserved.get(charge.key, "") is None:
+            self._reserved[charge.key] = input_hash
+        return self._reserved.get(charge.key) == input_hash
+
+    def has_reserved(self, charge: Charge) -> bool:
+        """Whether ``charge`` was reserved, used by now or not."""
+        return charge.key in self._reserved
+
+    def _append(
+        self, charges: Sequence[Charge], allowed: Callable[[Spending], None] | None
+    ) -> None:
+        if allowed is not None:
+            after = self.spending.copy()
+            for charge in charges:
+                after.add(charge.unit, charge.counts, charge.clients)
+            allowed(after)
+        entries, previous = [], self.head()["hash"]
+        for charge in charges:
+            entries.append(sealed(charge.to_json(), previous))
+            previous = entries[-1]["hash"]
+        append_lines(self.path, entries)
+        self._read_new()
 
     def _read_consistently(self) -> None:
         try:
@@ -294,14 +341,15 @@ def complete_lines(content: bytes, path: Path) -> list[bytes]:
     return lines
 
 
-def append_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Appends one line in one write, and waits until it is on the disk."""
-    line = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+def append_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Appends a line for each entry in one write; waits until they are on the disk."""
+    plain = [json.dumps(e, sort_keys=True, separators=(",", ":")) for e in entries]
+    lines = "".join(f"{line}\n" for line in plain).encode()
     with _usable(path):
         is_new = not path.exists()
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            if os.write(handle, line) != len(line):
+            if os.write(handle, lines) != len(lines):
                 raise LedgerError(f"{path} could not be written to; is the disk full?")
             os.fsync(handle)
         finally:

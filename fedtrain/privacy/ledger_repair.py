@@ -15,7 +15,7 @@ from fedtrain.privacy.ledger import (
     GENESIS,
     Charge,
     add_hash,
-    append_line,
+    append_lines,
     charge_from_json,
     checked_entry,
     locked,
@@ -155,8 +155,7 @@ def _replace(path: Path, entries: list[dict[str, Any]]) -> Path | None:
     """Puts ``entries`` in the file's place in one step, and keeps the old file."""
     repaired = path.with_name(f"{path.name}.repaired")
     repaired.unlink(missing_ok=True)
-    for entry in entries:
-        append_line(repaired, entry)
+    append_lines(repaired, entries)
     aside = _keep_copy(path) if path.exists() else None
     repaired.replace(path)
     sync_folder(path.parent)

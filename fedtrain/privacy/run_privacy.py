@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import dp_accounting
 
+from fedtrain.core import validate
 from fedtrain.core.errors import BudgetExhaustedError, PrivacyError
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.data.cohorts import CohortSampler
@@ -18,6 +19,18 @@ from fedtrain.privacy.spending import Spending
 
 # What stops a run or describes it, and changes nothing that a round releases.
 _NOT_RELEASED = ("target_epsilon", "accept_weak_privacy", "num_weights")
+
+
+class Later(NamedTuple):
+    """The rounds that are still to come.
+
+    Attributes:
+      num_rounds: Of the whole run.
+      cohort_of: ``cohort_of(round_number)`` -> the ids of the clients that take part.
+    """
+
+    num_rounds: int
+    cohort_of: Callable[[int], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +45,9 @@ class RunPrivacy:
       ledger: Where charges go.
       run_id: The run's name in the ledger.
       is_private: Whether the data is private; decides how the report calls the run.
+      reserve_rounds: Rounds that are charged ahead in one go: one write and one sync
+        for all of them. What a crash leaves unused stays spent, and rounds that are
+        repeated after it are charged again.
     """
 
     plan: PrivacyPlan
@@ -40,9 +56,11 @@ class RunPrivacy:
     ledger: Ledger
     run_id: str
     is_private: bool = True
+    reserve_rounds: int = 1
 
     def __post_init__(self) -> None:
         """The mechanisms keep the plan, and the sampler keeps the mechanisms' needs."""
+        validate.positive_integer(reserve_rounds=self.reserve_rounds)
         _check_mechanisms(self.plan, self.mechanisms)
         _check_sampler(self.plan, self.mechanisms, self.sampler)
         _refuse_overspending(self)
@@ -59,7 +77,7 @@ class RunPrivacy:
     def before_round(
         self, round_number: int, cohort_ids: Sequence[str], input_hash: str
     ) -> float:
-        """Charges a round; returns the epsilon spent once it has run.
+        """Charges a round, unless it is reserved already.
 
         Args:
           round_number: From 0.
@@ -68,25 +86,136 @@ class RunPrivacy:
             mechanisms, which are added here, it says what the round releases: the
             same round of the same is charged once, however often it is retried.
 
+        Returns:
+          The epsilon spent, reserved rounds included.
+
         Raises:
           BudgetExhaustedError: If the round would pass the budget; nothing is written
-            and no data may be read.
+            and no data may be used.
           PrivacyError: If the round lies beyond those that were planned, or the cohort
             breaks the participation pattern that correlated noise relies on.
         """
         _refuse_unplanned_round(self, round_number)
         _refuse_broken_pattern(self, round_number, cohort_ids)
-        charge = Charge(
+        promised = _with_promise(input_hash, self.plan, self.mechanisms)
+        if not self._has_reserved(round_number, cohort_ids, promised):
+            charge = self._charge(round_number, cohort_ids, promised)
+            self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
+        return self._epsilon(self.ledger.spending, accounting.QUICK)
+
+    def reserve(self, round_number: int, later: Later) -> None:
+        """Charges ``reserve_rounds`` rounds from this one on, where none is reserved.
+
+        Where the budget does not allow so many, it is half of them, and so on; where it
+        allows none, nothing is written, and ``before_round`` says so.
+        """
+        if self.reserve_rounds == 1:
+            return
+        charges = [self._reservation(round_number, later.cohort_of(round_number))]
+        if self.ledger.has_reserved(charges[0]):
+            return
+        stop = round_number + self.reserve_rounds
+        for number in range(
+            round_number + 1, min(stop, later.num_rounds, _num_planned(self))
+        ):
+            cohort_ids = () if self.amplifies else later.cohort_of(number)
+            charges.append(self._reservation(number, cohort_ids))
+        while charges:
+            try:
+                self.ledger.reserve(charges, allowed=self._refuse_beyond_budget)
+            except BudgetExhaustedError:
+                charges = charges[: len(charges) // 2]
+            else:
+                return
+
+    def can_afford(self, round_number: int, cohort_ids: Sequence[str]) -> bool:
+        """Whether ``before_round`` would accept the round, by what is known now.
+
+        Nothing is written. The answer is for reading data ahead: before they are used,
+        ``before_round`` has the last word, as another run may spend in between.
+        """
+        charge = self._reservation(round_number, cohort_ids)
+        if self.ledger.has_reserved(charge):
+            return True
+        spending = self.ledger.spending
+        try:
+            _refuse_unplanned_round(self, round_number)
+            _refuse_broken_pattern(self, round_number, cohort_ids)
+            self._refuse_beyond_budget(
+                spending.after(charge.unit, charge.counts, charge.clients)
+            )
+        except (BudgetExhaustedError, PrivacyError):
+            return False
+        return True
+
+    def _charge(
+        self, round_number: int, cohort_ids: Sequence[str], input_hash: str
+    ) -> Charge:
+        return Charge(
             run=self.run_id,
             round_number=round_number,
             attempt=0,
-            input_hash=_with_promise(input_hash, self.plan, self.mechanisms),
+            input_hash=input_hash,
             unit=self.plan.unit,
             counts=events.counted(self.round_event()),
             clients=None if self.amplifies else tuple(sorted(cohort_ids)),
         )
-        self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
+
+    def _has_reserved(
+        self, round_number: int, cohort_ids: Sequence[str], input_hash: str
+    ) -> bool:
+        if self.reserve_rounds == 1:
+            return False
+        reserved = self._reservation(round_number, cohort_ids)
+        return self.ledger.use(reserved, input_hash=input_hash)
+
+    def _reservation(self, round_number: int, cohort_ids: Sequence[str]) -> Charge:
+        promised = _with_promise("reserved", self.plan, self.mechanisms)
+        charge = self._charge(round_number, cohort_ids, promised)
+        return replace(charge, note="round, reserved")
+
+    def before_participation(self, client_id: str, input_hash: str) -> float:
+        """Charges one client for one contribution to one later sum.
+
+        For a loop without cohorts. The ledger's ``round`` is then the number of the
+        client's own participation, from 0, so the ledger bounds them across restarts.
+
+        Args:
+          client_id: Who is about to be asked.
+          input_hash: Another one each time a client is asked: a contribution that is
+            computed anew enters another sum, so it is charged anew.
+
+        Returns:
+          The epsilon spent once the client has contributed.
+
+        Raises:
+          BudgetExhaustedError: If the contribution would pass the budget; nothing is
+            written and no data may be read.
+          PrivacyError: If the client has taken part as often as was planned, or rounds
+            are charged as Poisson-sampled.
+        """
+        number = self.num_participations(client_id)
+        charge = Charge(
+            run=self.run_id,
+            round_number=number,
+            attempt=0,
+            input_hash=_with_promise(input_hash, self.plan, self.mechanisms),
+            unit=self.plan.unit,
+            counts=events.counted(self.round_event()),
+            clients=(client_id,),
+            note="participation",
+        )
+
+        def allowed(after: Spending) -> None:
+            _refuse_participation(self, client_id, number)
+            self._refuse_beyond_budget(after)
+
+        self.ledger.charge(charge, allowed=allowed)
         return self._epsilon(self.ledger.spending, accounting.QUICK)
+
+    def num_participations(self, client_id: str) -> int:
+        """How often ``client_id`` was charged by itself in this run."""
+        return len(self.ledger.rounds_of(self.run_id, client_id))
 
     def charge_release(
         self, name: str, counts: events.Counts, *, input_hash: str
@@ -155,7 +284,7 @@ class RunPrivacy:
             raise BudgetExhaustedError(
                 f"This would bring epsilon to {epsilon:.4g}, above the budget"
                 f" of {budget:g} (unit {self.plan.unit}, delta {self.plan.delta:g}; "
-                f"ledger {self.ledger.path}). Nothing was read or released. Raise "
+                f"ledger {self.ledger.path}). Nothing was used or released. Raise "
                 "target_epsilon, or plan with more noise or fewer rounds."
             )
 
@@ -223,15 +352,39 @@ def _refuse_overspending(privacy: RunPrivacy) -> None:
         )
 
 
-def _refuse_unplanned_round(privacy: RunPrivacy, round_number: int) -> None:
+def _num_planned(privacy: RunPrivacy) -> int:
+    """Rounds that the plan and all of the mechanisms were made for."""
     details = [dict(mechanism.details) for mechanism in privacy.mechanisms]
     made_for = [d["num_rounds"] for d in details if "num_rounds" in d]
-    num_rounds = min([privacy.plan.num_rounds, *made_for])
+    return min([privacy.plan.num_rounds, *made_for])
+
+
+def _refuse_unplanned_round(privacy: RunPrivacy, round_number: int) -> None:
+    num_rounds = _num_planned(privacy)
     if round_number >= num_rounds:
         raise PrivacyError(
             f"Round {round_number} (the first is 0) lies beyond the {num_rounds} that "
             "the plan and the noise were made for. Raise num_rounds of the plan and of "
             "the mechanism, and start a new run."
+        )
+
+
+def _refuse_participation(privacy: RunPrivacy, client_id: str, number: int) -> None:
+    """Called under the ledger's lock, when other processes' charges have been read."""
+    if privacy.amplifies:
+        raise PrivacyError(
+            "Rounds are charged as Poisson-sampled, to all clients alike: one client's "
+            "participation cannot be charged by itself. Plan without amplification."
+        )
+    if privacy.num_participations(client_id) != number:
+        raise PrivacyError(
+            f"Another process charges run {privacy.run_id!r} to {privacy.ledger.path} "
+            "at the same time. Let one of them end."
+        )
+    if number >= privacy.plan.participations:
+        raise PrivacyError(
+            f"Client {client_id!r} has taken part {number} times, as often as the "
+            "plan's max_participations allows. Plan for more, and start a new run."
         )
 
 

@@ -5,8 +5,8 @@ that can be seen) a client pays only for the rounds it was in. The headline is t
 largest.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import ChainMap, Counter
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from fedtrain.core.mechanism import Unit
@@ -26,7 +26,7 @@ class Spending:
 
     def __init__(self) -> None:
         self._common: Counter[Any] = Counter()
-        self._by_client: dict[str, frozenset[Any]] = {}
+        self._by_client: MutableMapping[str, frozenset[Any]] = {}
         self._num_with: Counter[frozenset[Any]] = Counter()
 
     def add(
@@ -54,11 +54,19 @@ class Spending:
         self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
     ) -> "Spending":
         """What the spending would be; this one stays as it is."""
+        later = self.copy()
+        later.add(unit, counts, clients)
+        return later
+
+    def copy(self) -> "Spending":
+        """A copy to add to. It looks at this one, which must not change meanwhile.
+
+        What a million clients have spent is not copied.
+        """
         copy = Spending()
         copy._common = Counter(self._common)
-        copy._by_client = dict(self._by_client)
+        copy._by_client = ChainMap({}, self._by_client)
         copy._num_with = Counter(self._num_with)
-        copy.add(unit, counts, clients)
         return copy
 
     def largest(self, unit: Unit) -> list[Any]:

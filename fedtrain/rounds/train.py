@@ -12,6 +12,8 @@ import tensorflow as tf
 from fedtrain.core import seeds, validate
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.data.dataset import FederatedDataset
+from fedtrain.privacy.run_privacy import Later
+from fedtrain.rounds.ahead import DrawnCohort, LooksAhead, ReadingAhead, draw
 from fedtrain.rounds.checkpoint import Checkpoint, packed_like
 from fedtrain.rounds.checks import (
     Evaluate,
@@ -85,84 +87,79 @@ class _Progress(NamedTuple):
 def train(run: TrainingRun, state: ServerState) -> TrainResult:
     """Runs all rounds that are still to do, from ``state`` or the newest checkpoint.
 
+    Where the runtime can pack ahead, the next cohort is read and packed while this one
+    trains, unless the ledger says that it cannot be afforded.
+
     Args:
       run: What to run.
       state: ``round_.init(weights)``; the newest checkpoint, if any, replaces it.
 
     Raises:
       BudgetExhaustedError: Before the data of the round that would pass the budget is
-        read. Earlier rounds are saved.
+        read (another run on the same ledger can spend while they are read ahead; then
+        before they are used). Earlier rounds are saved.
       DivergedError: When the weights are no longer finite; the round is not saved.
       CheckpointError, LedgerError: When what was saved cannot be trusted.
     """
     progress = _restored(run, state)
     reports = []
-    while progress.round_number < run.num_rounds:
-        progress, report = _one_round(run, progress)
-        reports.append(report)
-        # Told first, saved second: a crash between repeats a report, never loses one.
-        for callback in run.on_round:
-            callback(report, progress.state)
-        _save(run, progress)
+    with ReadingAhead(run) as ahead:
+        while progress.round_number < run.num_rounds:
+            progress, report = _one_round(run, ahead, progress)
+            reports.append(report)
+            # Told first, saved second: a crash between repeats a report, never loses
+            # one.
+            for callback in run.on_round:
+                callback(report, progress.state)
+            _save(run, progress)
     return TrainResult(progress.state, tuple(reports))
 
 
-def _one_round(run: TrainingRun, before: _Progress) -> tuple[_Progress, RoundReport]:
+def _one_round(
+    run: TrainingRun, ahead: ReadingAhead, before: _Progress
+) -> tuple[_Progress, RoundReport]:
     started = time.perf_counter()
     number = before.round_number
-    positions = run.sampler.sample(
-        run.dataset.num_clients, seeds.derive(run.seed, "cohort", number), number
-    )
-    round_seed = seeds.derive(run.seed, "round", number)
-    spent = _charge(run, before, positions, round_seed)
-    cohort, skipped = _cohort(run, before, positions)
-    result = run.runtime.run_round(run.round_, before.state, cohort, round_seed)
+    drawn = ahead.drawn(number)
+    spent = _charge(run, before, drawn)
+    cohort = _cohort(run, before, ahead.rows(drawn))
+    ahead.start(number + 1)
+    result = run.runtime.run_round(run.round_, before.state, cohort, drawn.seed)
     refuse_divergence(number, result.state)
     client_states = _merged(before.client_states, result.client_states)
     after = _Progress(number + 1, result.state, client_states)
     report = RoundReport(
         round_number=number,
         metrics={**result.metrics, **evaluation(run, number + 1, result.state)},
-        cohort_size=len(positions),
+        cohort_size=len(drawn.client_ids),
         lost_clients=result.lost_clients,
-        skipped_clients=skipped,
+        skipped_clients=len(drawn.client_ids) - len(cohort),
         seconds=time.perf_counter() - started,
         spent_epsilon=spent,
     )
     return after, report
 
 
-def _charge(
-    run: TrainingRun, before: _Progress, positions: Any, round_seed: seeds.HostSeed
-) -> float | None:
+def _charge(run: TrainingRun, before: _Progress, drawn: DrawnCohort) -> float | None:
     if run.privacy is None:
         return None
-    client_ids = [run.dataset.client_id(position) for position in positions]
-    digest = hashlib.sha256(round_seed.tobytes() + "\0".join(client_ids).encode())
+    number, client_ids = before.round_number, drawn.client_ids
+    if isinstance(run.privacy, LooksAhead):
+        later = Later(run.num_rounds, lambda later: draw(run, later).client_ids)
+        run.privacy.reserve(number, later)
+    digest = hashlib.sha256(drawn.seed.tobytes() + "\0".join(client_ids).encode())
     for leaf in tf.nest.flatten(before.state):
         digest.update(np.ascontiguousarray(leaf).data)
-    return run.privacy.before_round(before.round_number, client_ids, digest.hexdigest())
+    return run.privacy.before_round(number, client_ids, digest.hexdigest())
 
 
 def _cohort(
-    run: TrainingRun, before: _Progress, positions: Any
-) -> tuple[list[CohortClient], int]:
-    """The clients with their rows; empty ones are left out where that reveals nothing.
-
-    A client that adds its own noise adds it for no rows too: leaving it out would tell
-    that it has none.
-    """
-    work = run.round_.client_work
-    keep_empty = bool(work.mechanisms)
-    fresh = work.init_state(before.state.weights)
-    cohort = []
-    for position in positions:
-        examples = run.dataset.client(position)
-        if examples.num_examples or keep_empty:
-            client_id = run.dataset.client_id(position)
-            state = before.client_states.get(client_id, fresh)
-            cohort.append(CohortClient(client_id, examples, state))
-    return cohort, len(positions) - len(cohort)
+    run: TrainingRun, before: _Progress, rows: Sequence[CohortClient]
+) -> list[CohortClient]:
+    """The clients with what they kept from earlier rounds."""
+    fresh = run.round_.client_work.init_state(before.state.weights)
+    kept = before.client_states
+    return [client._replace(state=kept.get(client.client_id, fresh)) for client in rows]
 
 
 def _merged(before: Mapping[str, Any], changed: Mapping[str, Any]) -> Mapping[str, Any]:

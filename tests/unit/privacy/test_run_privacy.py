@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from fedtrain.core.errors import BudgetExhaustedError, LedgerError, PrivacyError
@@ -16,7 +18,7 @@ from fedtrain.privacy.gaussian import gaussian_mechanism
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.privacy.participation import Participation
 from fedtrain.privacy.plan import PrivacyPlan
-from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.privacy.run_privacy import Later, RunPrivacy
 
 PLAN = {
     "unit": "example",
@@ -252,3 +254,77 @@ def test_a_shortened_ledger_is_refused(run):
     privacy.ledger.path.unlink()
     with pytest.raises(LedgerError, match="remembers 1"):
         run().expect(head)
+
+
+def later(num_rounds=10):
+    return Later(num_rounds, lambda number: ["ada", f"client-{number}"])
+
+
+def reserving(privacy, rounds=4):
+    return replace(privacy, reserve_rounds=rounds)
+
+
+def test_reserved_rounds_are_spent_at_once_and_paid_for_once(run):
+    privacy = reserving(run())
+    privacy.reserve(0, later())
+    assert privacy.head()["length"] == 4
+    four = [privacy.before_round(n, ["ada", f"client-{n}"], f"h{n}") for n in range(4)]
+    assert privacy.head()["length"] == 4
+    assert len(set(four)) == 1
+    assert four[0] == pytest.approx(
+        accounting.epsilon(
+            events.times(privacy.round_event(), 4),
+            1e-4,
+            "add_or_remove_one",
+            interval=accounting.QUICK,
+        )
+    )
+
+
+def test_a_reservation_pays_for_one_input_only(run):
+    privacy = reserving(run())
+    privacy.reserve(0, later())
+    privacy.before_round(0, ["ada", "client-0"], "h0")
+    privacy.before_round(0, ["ada", "client-0"], "h0")
+    assert privacy.head()["length"] == 4
+    privacy.before_round(0, ["ada", "client-0"], "other")
+    privacy.before_round(1, ["ada", "somebody else"], "h1")
+    assert privacy.head()["length"] == 6
+
+
+def test_after_a_crash_reserved_rounds_stay_spent_and_are_not_used(run):
+    privacy = reserving(run())
+    privacy.reserve(0, later())
+    spent = privacy.before_round(0, ["ada", "client-0"], "h0")
+    restarted = reserving(run())
+    assert restarted.spent() == pytest.approx(spent, rel=1e-3)
+    restarted.reserve(1, later())
+    assert restarted.head()["length"] == 8
+    assert restarted.before_round(1, ["ada", "client-1"], "h1") > spent
+
+
+def test_no_more_is_reserved_than_the_run_and_the_budget_have_left(run):
+    short = reserving(run())
+    short.reserve(8, later())
+    assert short.head()["length"] == 2
+    costs = [
+        accounting.epsilon(
+            events.times(short.round_event(), n), 1e-4, "add_or_remove_one"
+        )
+        for n in (3, 4)
+    ]
+    bounded = reserving(run(target_epsilon=sum(costs) / 2))
+    bounded.reserve(0, later())
+    # ada has spent two rounds; of four, two and one more only one is affordable.
+    assert bounded.head()["length"] == 2 + 1
+
+
+def test_what_can_be_afforded_is_known_without_charging(run):
+    free = run()
+    assert free.can_afford(9, ["ada"])
+    assert not free.can_afford(10, ["ada"])
+    cost = free.before_round(0, ["ada"], "h0")
+    bounded = run(target_epsilon=cost * 1.01)
+    assert not bounded.can_afford(1, ["ada"])
+    assert bounded.can_afford(1, ["bob"])
+    assert bounded.head()["length"] == 1
