@@ -36,6 +36,7 @@ class MeasuredProcess:
     def __init__(
         self, python: Path, module: str, folder: Path, options: dict[str, Any]
     ) -> None:
+        self._cache = tempfile.TemporaryDirectory()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - until end()
         started = time.perf_counter()
         self._process = subprocess.Popen(
@@ -45,14 +46,22 @@ class MeasuredProcess:
             stderr=self._errors,
             text=True,
             cwd=_ROOT,
-            env={**os.environ, **_QUIET, "PYTHONPATH": str(_ROOT)},
+            # fedtrain is to find its own way, not to remember another run's.
+            env={
+                **os.environ,
+                **_QUIET,
+                "PYTHONPATH": str(_ROOT),
+                "FEDTRAIN_CACHE_DIR": self._cache.name,
+            },
         )
         self.facts = self._answer()["ready"]
         self.seconds_to_start = time.perf_counter() - started
 
     def rounds(self, number: int) -> list[float]:
         """Seconds of each of ``number`` further rounds."""
-        return list(self._ask(f"rounds {number}")["seconds"])
+        answer = self._ask(f"rounds {number}")
+        self.facts["settings"] |= answer["facts"]
+        return list(answer["seconds"])
 
     def weights(self) -> list[Array]:
         """The global weights now."""
@@ -79,6 +88,7 @@ class MeasuredProcess:
                 os.kill(pid, signal.SIGKILL)
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             stream.close()  # type: ignore[union-attr]
+        self._cache.cleanup()
 
     def _ask(self, command: str) -> dict[str, Any]:
         self._say(command)

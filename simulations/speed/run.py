@@ -38,7 +38,7 @@ def _measure(
         start = partial(_start, pythons, save(workload, Path(folder)))
         return measured(
             workload,
-            systems(name, given.peers),
+            systems(name, given.peers, variants=given.variants),
             start,
             num_stretches=given.rounds,
             lock=given.lock,
@@ -60,6 +60,12 @@ def _arguments() -> argparse.Namespace:
         "--rounds", type=int, default=5, help="turns of each system after warm-up"
     )
     parser.add_argument("--output", type=Path, default=Path("runs") / "speed")
+    parser.add_argument(
+        "--no-variants",
+        dest="variants",
+        action="store_false",
+        help="without fedtrain's rounds with privacy or in lower precision",
+    )
     parser.add_argument("--lock", type=Path, help="a file locked while timing")
     return parser.parse_args()
 

@@ -44,12 +44,12 @@ class Session:
         self._started = time.perf_counter()
         return True
 
-    def after_round(self) -> None:
-        """Notes how long the round took, and answers after the last one wanted."""
+    def after_round(self, **facts: Any) -> None:
+        """Notes how long the round took; answers after the last one, with ``facts``."""
         self._seconds.append(time.perf_counter() - self._started)
         self._left -= 1
         if self._left == 0:
-            self._answer(seconds=self._seconds)
+            self._answer(seconds=self._seconds, facts=facts)
 
     def run(
         self, one_round: Callable[[], None], weights: Callable[[], list[Array]]

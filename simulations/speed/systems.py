@@ -27,15 +27,21 @@ class System:
 
 OURS = System(name="fedtrain", peer="ours")
 BOUND = System(name="bound", peer="bound", settings=({"intra": 1}, {"intra": 0}))
-_BOTH = ("mlp", "cnn")
-VARIANTS = (
+VARIANTS = tuple(
     System(
-        name="fedtrain, client-level DP",
+        name=f"fedtrain, {name}",
         peer="ours",
-        settings=({"variant": "client_dp"},),
-        workloads=_BOTH,
+        settings=(settings,),
+        workloads=workloads,
         changes_update=True,
-    ),
+    )
+    for name, settings, workloads in (
+        ("client-level DP", {"variant": "client_dp"}, ("mlp", "cnn")),
+        ("Poisson batches", {"variant": "poisson"}, ("mlp", "cnn")),
+        ("Poisson, clipped rows", {"variant": "example_clipping"}, ("mlp", "cnn")),
+        ("example-level DP", {"variant": "example_dp"}, ("mlp", "cnn")),
+        ("bfloat16", {"runtime": {"precision": "bfloat16"}}, ("cnn",)),
+    )
 )
 PEERS = {
     "tff": (System(name="TFF", peer="tff"),),
@@ -57,12 +63,12 @@ LEFT_OUT = {
 }
 
 
-def systems(workload: str, peers: list[str]) -> list[System]:
+def systems(workload: str, peers: list[str], *, variants: bool) -> list[System]:
     """Who takes part in ``workload``: ours first, the bound second."""
     unknown = sorted(set(peers) - set(PEERS))
     if unknown:
         raise ConfigError(f"peers has {unknown[0]!r}; known are {', '.join(PEERS)}.")
-    chosen = [OURS, BOUND, *VARIANTS]
+    chosen = [OURS, BOUND, *(VARIANTS if variants else ())]
     for peer in peers:
         chosen += PEERS[peer]
     return [

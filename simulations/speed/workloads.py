@@ -7,8 +7,7 @@ import numpy as np
 
 from fedtrain.core import seeds
 from fedtrain.data.sets import load
-from fedtrain.models.model import ModelWeights
-from simulations.shakespeare.model import next_character_model
+from fedtrain.models.recurrent import character_lstm
 from simulations.speed.workload import Array, Workload
 
 _SEED = seeds.root(0)
@@ -54,9 +53,11 @@ def lstm() -> Workload:
     positions = np.linspace(0, split.train.num_clients, 11)[:-1].astype(int)
     clients = [split.train.client(position) for position in positions]
     sizes = [client.num_examples for client in clients]
-    first = next_character_model(split.num_classes).init(
-        seeds.derive(_SEED, "characters")
-    )
+    model = character_lstm(split.num_classes)
+    first = model.init(seeds.derive(_SEED, "characters")).trainable
+    names = ("kernel", "recurrent", "bias")
+    layers = [first[f"lstm_{i}"][name] for i in (1, 2) for name in names]
+    weights = [first["embedding"], *layers, first["kernel"], first["bias"]]
     return Workload(
         name="lstm",
         kind="characters",
@@ -65,7 +66,7 @@ def lstm() -> Workload:
         features=np.concatenate([client.features for client in clients]),
         labels=np.concatenate([client.labels for client in clients]),
         offsets=np.cumsum([0, *sizes]),
-        weights=_character_weights(first),
+        weights=[np.asarray(leaf) for leaf in weights],
     )
 
 
@@ -102,20 +103,3 @@ def _layers(shapes: Sequence[Sequence[int]]) -> list[Array]:
         kernel = random.uniform(-limit, limit, shape).astype(np.float32)
         weights += [kernel, np.zeros(shape[-1], np.float32)]
     return weights
-
-
-def _character_weights(weights: ModelWeights) -> list[Array]:
-    layers = weights.trainable
-    recurrent = [
-        _reordered(np.asarray(layers[name][part]))
-        for name in ("lstm_1", "lstm_2")
-        for part in ("kernel", "recurrent", "bias")
-    ]
-    others = [np.asarray(layers[name]) for name in ("embedding", "kernel", "bias")]
-    return [others[0], *recurrent, *others[1:]]
-
-
-def _reordered(leaf: Array) -> Array:
-    """Input, forget, output, candidate -> input, forget, candidate, output."""
-    first, second, third, fourth = np.split(leaf, 4, axis=-1)
-    return np.concatenate([first, second, fourth, third], axis=-1)

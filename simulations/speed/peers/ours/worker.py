@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedtrain.rounds.report import RoundReport
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
-from simulations.speed.models import model_of
+from simulations.speed.models import flat, model_of
 from simulations.speed.session import Session, arguments
 from simulations.speed.variants import round_of
 from simulations.speed.workload import Array, Workload
@@ -33,17 +34,22 @@ def main() -> None:
     session = Session()
     workload, options = arguments()
     tf.config.threading.set_intra_op_parallelism_threads(options.get("intra", 1))
-    runtime = CompiledRuntime(**options.get("runtime", {}))
+    lines: list[str] = []
+    runtime = CompiledRuntime(**options.get("runtime", {}), tell=lines.append)
     round_ = round_of(workload, options.get("variant", "plain"))
     state = round_.init(model_of(workload).init(seeds.root(0)))
     session.ready(versions=_versions(), settings=options)
-    if not session.before_round(lambda: _weights(state)):
+
+    def weights(state: ServerState) -> Callable[[], list[Array]]:
+        return lambda: _weights(workload, state)
+
+    if not session.before_round(weights(state)):
         return
 
     def next_round(report: RoundReport, state: ServerState) -> None:
         del report
-        session.after_round()
-        if not session.before_round(lambda: _weights(state)):
+        session.after_round(chosen=lines)
+        if not session.before_round(weights(state)):
             raise _EndOfRunError
 
     run = TrainingRun(
@@ -72,8 +78,8 @@ def dataset(workload: Workload) -> FederatedDataset:
     )
 
 
-def _weights(state: ServerState) -> list[Array]:
-    return [np.asarray(leaf) for leaf in state.weights.trainable]
+def _weights(workload: Workload, state: ServerState) -> list[Array]:
+    return [np.asarray(leaf) for leaf in flat(workload, state.weights.trainable)]
 
 
 def _versions() -> dict[str, Any]:
