@@ -13,7 +13,7 @@ cohort and keeps the fastest (see ``tuning``).
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,7 +27,7 @@ from fedtrain.rounds.runtime import (
     refuse_order_statistics,
     server_seed,
 )
-from fedtrain.runtimes.engine import CohortSum, Engine
+from fedtrain.runtimes.engine import Engine, PartialSums
 from fedtrain.runtimes.execution import (
     Execution,
     execution_from,
@@ -40,6 +40,18 @@ from fedtrain.runtimes.strategies import Strategy
 from fedtrain.runtimes.tuning import fastest
 
 _log = logging.getLogger(__name__)
+
+
+class CohortSum(NamedTuple):
+    """What a cohort adds up to.
+
+    Attributes:
+      total: The summed ``Contribution``.
+      client_states: New client states by client id.
+    """
+
+    total: Contribution
+    client_states: Mapping[str, Any]
 
 
 class CompiledRuntime:
@@ -134,9 +146,11 @@ class CompiledRuntime:
         """Runs one round over ``cohort``; the same seed gives the same result."""
         refuse_order_statistics(round_)
         message = self.broadcast(round_, state)
-        total, client_states = self.cohort_sum(round_, message, cohort, seed)
-        new_state = self.server_update(round_, state, total, seed)
-        return RoundResult(new_state, mean_metrics(total.metrics), client_states)
+        sums = self._partial_sums(round_, message, cohort, seed)
+        new_state, metrics = self._engine(round_).update(
+            state, sums.partial_sums, tf.constant(server_seed(seed))
+        )
+        return RoundResult(new_state, mean_metrics(metrics), sums.client_states)
 
     def broadcast(self, round_: Round, state: ServerState) -> Broadcast:
         """What the clients of the round receive."""
@@ -146,6 +160,13 @@ class CompiledRuntime:
         self, round_: Round, message: Broadcast, cohort: Cohort, seed: seeds.Seed
     ) -> CohortSum:
         """The clients' half of a round: the sum of contributions and the new states."""
+        sums = self._partial_sums(round_, message, cohort, seed)
+        total = self._engine(round_).total(message, sums.partial_sums)
+        return CohortSum(total, sums.client_states)
+
+    def _partial_sums(
+        self, round_: Round, message: Broadcast, cohort: Cohort, seed: seeds.Seed
+    ) -> PartialSums:
         engine = self._engine(round_)
         execution = self._execution_for(round_, message, cohort, seed)
         ready = self._prepared.pop(_prepared_key(round_, cohort, seed), None)

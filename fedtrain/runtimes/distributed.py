@@ -31,8 +31,7 @@ from fedtrain.rounds.runtime import (
     mean_metrics,
     refuse_order_statistics,
 )
-from fedtrain.runtimes.compiled import CompiledRuntime
-from fedtrain.runtimes.engine import CohortSum
+from fedtrain.runtimes.compiled import CohortSum, CompiledRuntime
 from fedtrain.runtimes.replicas import Replicas
 
 

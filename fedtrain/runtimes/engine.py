@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from fedtrain.client_work.client_work import Broadcast, ClientWork, Contribution
 from fedtrain.core import nests, seeds
-from fedtrain.rounds.round import Round
+from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import Cohort, empty_total
 from fedtrain.runtimes.execution import Execution
+from fedtrain.runtimes.flat_function import FlatFunctions
 from fedtrain.runtimes.packing import (
     PackedChunk,
     PackedCohort,
@@ -22,7 +23,7 @@ from fedtrain.runtimes.packing import (
     with_states,
 )
 from fedtrain.runtimes.precision import Precision, computing_in
-from fedtrain.runtimes.strategies import ChunkProgram, Strategy, compiled
+from fedtrain.runtimes.strategies import ChunkProgram, Strategy
 
 
 def padding_share(packed: PackedCohort, strategy: Strategy) -> float:
@@ -36,26 +37,36 @@ def padding_share(packed: PackedCohort, strategy: Strategy) -> float:
     return 1.0 - packed.num_rows / computed if computed else 0.0
 
 
-class CohortSum(NamedTuple):
-    """What a cohort adds up to.
+class PartialSums(NamedTuple):
+    """What a cohort adds up to, chunk by chunk.
 
     Attributes:
-      total: The summed ``Contribution``.
+      partial_sums: Summed ``Contribution`` of each chunk, in the order of the chunks.
       client_states: New client states by client id.
     """
 
-    total: Contribution
+    partial_sums: list[Contribution]
     client_states: Mapping[str, Any]
 
 
 class Engine:
-    """The compiled parts of one round."""
+    """The compiled parts of one round.
+
+    Attributes:
+      work: What clients compute.
+      broadcast: ``broadcast(state)`` -> message.
+      total: ``total(message, partial_sums)`` -> ``Contribution``, added in their order.
+      server_update: The round's own, of a total.
+      update: ``update(state, partial_sums, seed)`` -> new state, sums of metrics:
+        the two before it in one call, which a round of a small model is glad of.
+    """
 
     def __init__(self, round_: Round) -> None:
         self.work = round_.client_work
-        self.broadcast = compiled(round_.broadcast)
-        self.server_update = compiled(round_.server_update)
-        self._add_up = compiled(partial(_add_up, self.work))
+        self.broadcast = FlatFunctions(round_.broadcast)
+        self.total = FlatFunctions(partial(_total, self.work))
+        self.server_update = FlatFunctions(round_.server_update)
+        self.update = FlatFunctions(partial(_updated, round_))
         self._programs: dict[Strategy, ChunkProgram] = {}
         self._pools: dict[tuple[int, Precision], ThreadPoolExecutor] = {}
 
@@ -81,8 +92,8 @@ class Engine:
         packed: PackedCohort,
         cohort: Cohort,
         execution: Execution,
-    ) -> CohortSum:
-        """The sum over the cohort, chunks side by side, added in a fixed order."""
+    ) -> PartialSums:
+        """The sums over the cohort's chunks, computed side by side."""
         program = self.program(execution.strategy)
         clients = {client.client_id: client for client in cohort}
 
@@ -94,10 +105,7 @@ class Engine:
         client_states: dict[str, Any] = {}
         for part, (_, states) in zip(packed.chunks, results, strict=True):
             client_states |= unstacked(states, part.clients)
-        return CohortSum(
-            self._add_up(message, [partial_sum for partial_sum, _ in results]),
-            client_states,
-        )
+        return PartialSums([partial_sum for partial_sum, _ in results], client_states)
 
     def _in_order(
         self,
@@ -114,7 +122,16 @@ class Engine:
         return list(self._pools[key].map(function, parts))
 
 
-def _add_up(
+def _updated(
+    round_: Round, state: ServerState, partial_sums: list[Contribution], seed: Any
+) -> tuple[ServerState, Any]:
+    """The server's next state, and the sums of what clients reported."""
+    message = round_.broadcast(state)
+    total = _total(round_.client_work, message, partial_sums)
+    return round_.server_update(state, total, seed), total.metrics
+
+
+def _total(
     work: ClientWork, message: Broadcast, partial_sums: list[Contribution]
 ) -> Contribution:
     total = empty_total(work, message)

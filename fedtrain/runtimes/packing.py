@@ -141,6 +141,8 @@ def packed_cohort(
 def with_states(packed: PackedChunk, cohort: dict[str, CohortClient]) -> Chunk:
     """The chunk with what its clients kept, zeros at empty places."""
     states = [cohort[client_id].state for client_id in packed.clients]
+    if not tf.nest.flatten(states[0]):
+        return packed.chunk._replace(states=states[0])
     empty = len(packed.chunk.num_steps) - len(states)
     stacked = tf.nest.map_structure(lambda *leaves: _stack(leaves, empty), *states)
     return packed.chunk._replace(states=stacked)
@@ -148,6 +150,8 @@ def with_states(packed: PackedChunk, cohort: dict[str, CohortClient]) -> Chunk:
 
 def unstacked(states: Any, clients: Sequence[str]) -> dict[str, Any]:
     """Stacked client states by client id."""
+    if not tf.nest.flatten(states):
+        return dict.fromkeys(clients, states)
     return {
         client_id: tf.nest.map_structure(lambda leaf, i=i: leaf[i], states)
         for i, client_id in enumerate(clients)

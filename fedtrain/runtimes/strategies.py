@@ -27,6 +27,7 @@ from fedtrain.core import nests
 from fedtrain.core.errors import ConfigError
 from fedtrain.models.model import Batch, without_trailing_padding
 from fedtrain.rounds.runtime import empty_total
+from fedtrain.runtimes.flat_function import FlatFunction, exact_specs, signature
 from fedtrain.runtimes.packing import Chunk, gathered
 
 Strategy = Literal["graph", "xla", "stacked", "stacked_xla"]
@@ -58,7 +59,7 @@ class ChunkProgram:
             )
         self._work = work
         self._strategy = strategy
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, FlatFunction] = {}
         self._lock = Lock()
 
     @property
@@ -77,18 +78,16 @@ class ChunkProgram:
         Raises:
           ConfigError: If the strategy cannot run this work; the graph loop always can.
         """
-        specs = (_exact(message), self._chunk_specs(chunk))
         even = even and self._strategy.startswith("stacked")
-        key = (str(specs), even)
+        key = (even, *signature(message), *self._chunk_signature(chunk))
         with self._lock:
             if key not in self._compiled:
-                self._compiled[key] = self._tried(specs, message, chunk, even=even)
+                self._compiled[key] = self._tried(message, chunk, even=even)
         return self._compiled[key](message, chunk)
 
-    def _tried(
-        self, specs: Any, message: Broadcast, chunk: Chunk, *, even: bool
-    ) -> Any:
+    def _tried(self, message: Broadcast, chunk: Chunk, *, even: bool) -> FlatFunction:
         """A compiled function that was seen to run."""
+        specs = (exact_specs(message), self._chunk_specs(chunk))
         if self._strategy == "graph":
             return self._trace(specs, even=even)
         try:
@@ -106,35 +105,28 @@ class ChunkProgram:
 
     def operations(self) -> set[str]:
         """Names of all TensorFlow operations in what was compiled so far."""
-        names = set()
-        for function in self._compiled.values():
-            definition = function.get_concrete_function().graph.as_graph_def()
-            bodies = [
-                definition.node,
-                *(f.node_def for f in definition.library.function),
-            ]
-            names |= {node.op for body in bodies for node in body}
-        return names
+        names = [function.operations() for function in self._compiled.values()]
+        return set().union(*names)
 
     def num_compiled(self) -> int:
         """How often a new structure made it compile again."""
         return len(self._compiled)
 
     def _chunk_specs(self, chunk: Chunk) -> Any:
-        return _exact(chunk) if self.same_shapes else _any_length(chunk)
+        return exact_specs(chunk) if self.same_shapes else _any_length(chunk)
 
-    def _trace(self, specs: Any, *, even: bool) -> Any:
+    def _chunk_signature(self, chunk: Chunk) -> tuple[Any, ...]:
+        if self.same_shapes:
+            return signature(chunk)
+        rest = tf.nest.flatten(chunk._replace(rows=(), num_clients=()))
+        return tuple((*leaf.shape[1:], leaf.dtype) for leaf in rest)
+
+    def _trace(self, specs: Any, *, even: bool) -> FlatFunction:
         body = _function(self._work, self._strategy, even=even)
         if self._strategy == "stacked_xla":
             # Vectorised before XLA hears of it: inside, its captures would get lost.
             body = compiled(body).get_concrete_function(*specs)
-        function = compiled(
-            lambda message, chunk: body(message, chunk),
-            input_signature=specs,
-            jit_compile=True if self._strategy.endswith("xla") else None,
-        )
-        function.get_concrete_function()
-        return function
+        return FlatFunction(body, specs, jit_compile=self._strategy.endswith("xla"))
 
 
 def _function(
@@ -149,10 +141,6 @@ def _function(
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[0][:200] if lines else ''} ({type(error).__name__})."
-
-
-def _exact(nest: Any) -> Any:
-    return tf.nest.map_structure(tf.TensorSpec.from_tensor, nest)
 
 
 def _any_length(chunk: Chunk) -> Any:
