@@ -112,10 +112,10 @@ def fastest(
       num_rounds: How many rounds are to come. Trials are made if they pay.
     """
     key = remembered.key(engine.work, message, cohort, default)
-    known = remembered.recall(key)
-    if known is not None:
-        return Choice(known, f"Rounds run as {known}, as found in an earlier run.")
     bench = _Bench(engine, message, cohort, seed, default)
+    known = remembered.recall(key)
+    if known is not None and _is_possible(bench, known):
+        return Choice(known, f"Rounds run as {known}, as found in an earlier run.")
     graph = Trial(default, bench.seconds(default))
     budget = min(_SHARE_OF_RUN * graph.seconds * num_rounds, _MOST_SECONDS)
     if budget < _LEAST_SECONDS:
@@ -127,6 +127,15 @@ def fastest(
     packed = engine.pack(cohort, seed, best.execution)
     padding = padding_share(packed, best.execution.strategy)
     return Choice(best.execution, _line(best, trials, padding))
+
+
+def _is_possible(bench: _Bench, execution: Execution) -> bool:
+    """Other work with the same shapes may have been what was remembered."""
+    try:
+        bench.probe(execution)
+    except (ConfigError, tf.errors.ResourceExhaustedError):
+        return False
+    return True
 
 
 def _add_within(

@@ -96,6 +96,18 @@ def test_what_was_found_is_remembered(given_seconds):
     assert second.execution(round_)["strategy"] == "stacked"
 
 
+def test_what_was_remembered_of_other_work_is_tried_anew(given_seconds, monkeypatch):
+    def refuse(bench, execution):
+        raise ConfigError("cannot be stacked")
+
+    first, second = (CompiledRuntime(num_workers=2) for _ in range(2))
+    after_one_round(first, round_of())
+    monkeypatch.setattr(tuning._Bench, "probe", refuse)
+    round_ = round_of()
+    after_one_round(second, round_)
+    assert second.execution(round_)["strategy"] == "graph"
+
+
 @pytest.mark.parametrize("content", ["no json", "[]", '{"x": {"strategy": "none"}}'])
 def test_a_damaged_memory_is_no_memory(content, tmp_path):
     (tmp_path / "executions.json").write_text(content)
