@@ -42,8 +42,11 @@ def lstm_over_time(values: Any, weights: dict[str, Any]) -> Any:
 @tf.custom_gradient
 def _recurrence(projected: Any, recurrent: Any) -> Any:
     """Hidden states [time, batch, units] from projected inputs [time, batch, ...]."""
-    # In plain Python an outer tape would look into the loop, which XLA does not let it.
-    given = tf.stop_gradient(projected), tf.stop_gradient(recurrent)
+    given = (projected, recurrent)
+    if tf.executing_eagerly():
+        # An outer tape would look into the loop, which XLA does not let it. Nowhere
+        # else: what vectorises operations loses the gradient below and makes its own.
+        given = tuple(tf.stop_gradient(argument) for argument in given)
     hidden, gates, cells = _forward(*given)
 
     def gradient(upstream: Any) -> tuple[Any, Any]:

@@ -121,3 +121,28 @@ def test_its_gradient_can_be_vectorised_over_clients_with_weights_of_their_own()
         expected = outputs_and_gradients(textbook, values[i], own)
         own_part = tf.nest.map_structure(lambda leaf, i=i: leaf[i], ours)
         assert_close(own_part, expected, 1e-12)
+
+
+def test_its_gradient_is_right_where_only_the_forward_pass_is_vectorised():
+    values = tf.stack([drawn(BATCH, 2, FEATURES, seed=seed) for seed in range(2)])
+    weights = [weights_of(seed) for seed in range(2)]
+    stacked = tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *weights)
+
+    def side_by_side(values, stacked):
+        return tf.vectorized_map(
+            lambda given: lstm(*given), (values, stacked), fallback_to_while_loop=False
+        )
+
+    def one_by_one(values, stacked):
+        own = [tf.nest.map_structure(lambda w, i=i: w[i], stacked) for i in range(2)]
+        return tf.stack([textbook(values[i], own[i]) for i in range(2)])
+
+    @tf.function(autograph=False)
+    def gradients(layer, values, stacked):
+        with tf.GradientTape() as tape:
+            tape.watch(stacked)
+            outputs = layer(values, stacked)
+        return tape.gradient(outputs, stacked)
+
+    expected = gradients(one_by_one, values, stacked)
+    assert_close(gradients(side_by_side, values, stacked), expected, 1e-12)
