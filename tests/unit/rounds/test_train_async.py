@@ -1,4 +1,3 @@
-import functools
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -19,13 +18,11 @@ from fedtrain.data.examples import Examples
 from fedtrain.data.sets import load
 from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
-from fedtrain.rounds import train_async as train_async_module
 from fedtrain.rounds.async_run import AsyncRun
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.evaluation import Evaluator
-from fedtrain.rounds.executor import ClientResult
 from fedtrain.rounds.fed_avg import fed_avg
-from fedtrain.rounds.runtime import client_seed, empty_total
+from fedtrain.rounds.runtime import empty_total
 from fedtrain.rounds.staleness import no_discount
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.rounds.train_async import train_async
@@ -37,49 +34,6 @@ MODEL = dense_classifier(4, 3)
 SEED = seeds.root(5)
 WORK = local_sgd(MODEL, sgd(0.1), Epochs(batch_size=4))
 ROUND = fed_avg(WORK)
-PROGRAMS = functools.cache(train_async_module._programs)
-
-
-class Disordered:
-    """Computes in plain Python; of those at work, a seeded random one arrives first."""
-
-    def __init__(self, seed=0, compute=contribute):
-        self.random = seeds.generator(seeds.root(seed))
-        self.compute = compute
-        self.asked = []
-        self.waiting = []
-
-    def submit(self, work, message, client, seed):
-        self.asked.append(client.client_id)
-        own = client_seed(seed, client.client_id)
-        future = DoneLater(self)
-        given = (work, message, client, own)
-        self.waiting.append((future, given))
-        return future
-
-    def arrive(self):
-        index = int(self.random.integers(len(self.waiting)))
-        future, given = self.waiting.pop(index)
-        if future.set_running_or_notify_cancel():
-            future.set_result(ClientResult(*self.compute(*given)))
-
-
-class DoneLater(Future):
-    """Asked whether it is done, it lets one of those at work arrive if none has."""
-
-    def __init__(self, executor):
-        super().__init__()
-        self.executor = executor
-
-
-@pytest.fixture
-def disordered(monkeypatch):
-    def wait(futures, return_when):
-        while not any(future.done() for future in futures):
-            futures[0].executor.arrive()
-
-    monkeypatch.setattr("fedtrain.rounds.train_async.wait", wait)
-    return Disordered
 
 
 def population(sizes, sensitivity="public"):
@@ -99,7 +53,7 @@ def plain_run(**changes):
         round_=ROUND,
         dataset=population([5, 9, 3, 7, 4, 6]),
         sampler=uniform_sampler(cohort_size=1),
-        executor=Disordered(),
+        executor=None,
         num_rounds=6,
         buffer_goal=2,
         concurrency=3,
@@ -115,19 +69,11 @@ def first_state(round_=ROUND):
 NOTHING = empty_total(ROUND.client_work, ROUND.broadcast(first_state()))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_once():
-    """The same round is traced once for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_async_module, "_programs", PROGRAMS)
-        yield
-
-
 def leaves(state):
     return [np.asarray(leaf) for leaf in tf.nest.flatten(state.weights)]
 
 
-def test_one_client_at_a_time_is_a_cohort_of_one():
+def test_one_client_at_a_time_is_a_cohort_of_one(disordered):
     dataset = population([5, 9, 3, 7])
     sampler = uniform_sampler(cohort_size=1)
     with thread_executor() as executor:
@@ -217,14 +163,14 @@ def test_digits_are_learned_though_contributions_are_late():
     seed=st.integers(0, 99),
 )
 def test_asked_and_summed_as_often_as_allowed(
-    num_clients, buffer_goal, concurrency, max_staleness, seed
+    disordered, num_clients, buffer_goal, concurrency, max_staleness, seed
 ):
     def nothing(work, message, client, own_seed):
         summed.append(client.client_id)
         return NOTHING, client.state
 
     summed = []
-    executor = Disordered(seed, nothing)
+    executor = disordered(seed, nothing)
     reports = []
     run = plain_run(
         dataset=population([2] * num_clients),
@@ -237,12 +183,7 @@ def test_asked_and_summed_as_often_as_allowed(
         max_participations=-(-5 * buffer_goal // num_clients) + 1,
         on_round=[lambda report, state: reports.append(report)],
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "fedtrain.rounds.train_async.wait",
-            lambda futures, return_when: _arrive(futures),
-        )
-        used_up = _ends_by_itself(run)
+    used_up = _ends_by_itself(run)
     asked = [executor.asked.count(client) for client in set(executor.asked)]
     assert max(asked) <= run.max_participations
     assert used_up or len(reports) == 5
@@ -252,11 +193,6 @@ def test_asked_and_summed_as_often_as_allowed(
     for number in range(len(reports)):
         group = summed[number * buffer_goal : (number + 1) * buffer_goal]
         assert len(set(group)) == buffer_goal
-
-
-def _arrive(futures):
-    while not any(future.done() for future in futures):
-        futures[0].executor.arrive()
 
 
 def _ends_by_itself(run):
@@ -336,16 +272,13 @@ def test_clients_without_rows_are_not_asked(disordered):
     assert "client-1" not in executor.asked
 
 
-def test_an_error_of_a_client_ends_the_run(disordered):
-    def broken(work, message, client, seed):
-        raise ZeroDivisionError
-
-    class Failing(Disordered):
-        def arrive(self):
-            future, _ = self.waiting.pop(0)
+def test_an_error_of_a_client_ends_the_run():
+    class Failing:
+        def submit(self, work, message, client, seed):
+            future = Future()
             future.set_exception(ZeroDivisionError())
+            return future
 
-    disordered()
     with pytest.raises(ZeroDivisionError):
         train_async(plain_run(executor=Failing()), first_state())
 
