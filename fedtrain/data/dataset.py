@@ -79,6 +79,7 @@ class FederatedDataset:
         elif num_rows.sum() * self.examples.row_bytes() <= _SMALL_BYTES * len(starts):
             shifts: Any = np.repeat(starts - np.cumsum(num_rows) + num_rows, num_rows)
             rows = self.examples.take(shifts + np.arange(num_rows.sum()))
+            self.examples.let_go()
         else:
             return [self.client(position) for position in positions]
         return rows.split(np.concatenate([[0], np.cumsum(num_rows)]))

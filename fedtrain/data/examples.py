@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +76,23 @@ class Examples:
         """Bytes of one row over all arrays."""
         return sum(
             array.dtype.itemsize * math.prod(array.shape[1:])
-            for _, array in self._arrays()
+            for array in self._all_arrays()
         )
 
     def take(self, indices: npt.NDArray[np.integer[Any]]) -> "Examples":
         """Copies of the rows at ``indices``."""
         return self._map(lambda array: array[indices])
+
+    def let_go(self) -> None:
+        """Gives the memory of mapped rows back: what is looked at is mapped again.
+
+        Otherwise a process that reads a few clients here and there ends up with all of
+        a large file in its memory.
+        """
+        for array in self._all_arrays():
+            mapping = _mapping(array)
+            if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapping.madvise(mmap.MADV_DONTNEED)
 
     def _map(self, function: Any) -> "Examples":
         return Examples(
@@ -90,10 +102,19 @@ class Examples:
             entity_ids=None if self.entity_ids is None else function(self.entity_ids),
         )
 
+    def _all_arrays(self) -> list[Array]:
+        return [self.labels, *(array for _, array in self._arrays())]
+
     def _arrays(self) -> list[tuple[str, Array]]:
         named = feature_arrays(self.features)
         optional = [("weights", self.weights), ("entity_ids", self.entity_ids)]
         return named + [(name, array) for name, array in optional if array is not None]
+
+
+def _mapping(array: Any) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
 
 
 def map_arrays(function: Any, features: Any) -> Any:

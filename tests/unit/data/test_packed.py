@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +134,26 @@ def test_clients_read_in_one_go_are_those_read_one_by_one(tmp_path, positions):
             for name, array in feature_arrays(data.client(position).features):
                 assert np.array_equal(dict(feature_arrays(own.features))[name], array)
             assert np.array_equal(own.weights, data.client(position).weights)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_memory_of_mapped_rows_is_given_back(tmp_path):
+    many = {f"{i}": rows(1000, start=1000 * i) for i in range(300)}
+    opened = pack(many.items(), tmp_path / "p")
+    opened.examples.labels.sum()
+    before = _mapped_kib(tmp_path / "p")
+    opened.clients(np.array([0, 2]))
+    assert before > 1000
+    assert _mapped_kib(tmp_path / "p") < before / 10
+    assert opened.client(299).labels.tolist() == many["299"].labels.tolist()
+
+
+def _mapped_kib(folder):
+    """KiB of the process's memory that are pages of files in ``folder``."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = str(folder) in line
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
