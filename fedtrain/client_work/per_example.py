@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from fedtrain.core import seeds
 from fedtrain.core.errors import PrivacyError
+from fedtrain.models import keras_trace
 from fedtrain.models.model import Batch, ForwardPass, Model, ModelWeights, mean_loss
 
 Forward = Callable[..., ForwardPass]
@@ -43,17 +44,36 @@ def per_example_gradients(
     Raises:
       PrivacyError: Some layer mixes rows, so a row has no gradient of its own.
     """
+    refuse_mixing(model)
+    return _traced(model)(weights, batch, seed)
+
+
+def refuse_mixing(model: Model) -> None:
+    """Raises PrivacyError where one row's output depends on other rows."""
     if model.mixing_layers:
         layers = ", ".join(model.mixing_layers)
         raise PrivacyError(
             f"{model.name} mixes the rows of a batch in {layers}, so no row has a "
             "gradient of its own; use LayerNormalization or GroupNormalization instead."
         )
-    return _traced(model)(weights, batch, seed)
+
+
+def row_losses(model: Model, batch: Batch, outputs: Any) -> tf.Tensor:
+    """Each row's own loss, [batch], from the outputs of the whole batch.
+
+    That of a batch of this row only: its weight times its total over its count.
+    """
+    losses = model.loss(batch.labels, outputs)
+    mask = tf.cast(batch.mask, losses.total.dtype)
+    weights = mask * tf.cast(batch.weights, losses.total.dtype)
+    count = mask * tf.cast(losses.count, losses.total.dtype)
+    return weights * losses.total / tf.maximum(count, 1.0)
 
 
 def penalty_gradients(model: Model, weights: ModelWeights, batch: Batch) -> Any:
     """The gradient of the regularisation penalty, a nest like ``weights.trainable``.
+
+    None where the model has no penalty that depends on its weights.
 
     Guarantees:
       Computed on one row of zeros shaped like the batch's rows, so it cannot depend on
@@ -62,13 +82,30 @@ def penalty_gradients(model: Model, weights: ModelWeights, batch: Batch) -> Any:
     features = tf.nest.map_structure(
         lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), batch.features
     )
-    with tf.GradientTape() as tape:
-        tape.watch(weights.trainable)
-        result = model.forward(
-            weights, features, training=True, seed=tf.zeros([2], tf.int32)
-        )
-        penalty = tf.convert_to_tensor(result.penalty)
-    return _dense_gradients(tape, penalty, weights.trainable)
+    gradients = _traced_penalty(model.forward)(weights, features)
+    if not gradients:
+        return None
+    return tf.nest.pack_sequence_as(weights.trainable, gradients)
+
+
+@functools.lru_cache(maxsize=32)
+def _traced_penalty(forward: Forward) -> Any:
+    def gradients(weights: ModelWeights, features: Any) -> list[Any]:
+        seed = tf.zeros([2], tf.int32)
+        with tf.GradientTape() as tape, keras_trace.inlined():
+            tape.watch(weights.trainable)
+            result = forward(weights, features, training=True, seed=seed)
+            penalty = tf.convert_to_tensor(result.penalty)
+        leaves = tf.nest.flatten(weights.trainable)
+        found = tape.gradient(penalty, leaves)
+        if all(gradient is None for gradient in found):
+            return []
+        return [
+            tf.zeros_like(leaf) if gradient is None else tf.convert_to_tensor(gradient)
+            for leaf, gradient in zip(leaves, found, strict=True)
+        ]
+
+    return tf.function(gradients, autograph=False, reduce_retracing=True)
 
 
 def _traced(model: Model) -> Any:
@@ -103,6 +140,9 @@ def _candidates(operations: set[str]) -> list[Any]:
     # Vectorised gradients of attention end the process in TensorFlow 2.21 with oneDNN.
     if "Einsum" in operations:
         return []
+    # There its products of batches of unlike shapes write outside of their memory.
+    if operations & {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"}:
+        return [_forward_vectorised]
     # Gradients of a loop cannot be vectorised, and finding out takes half a minute.
     if operations & {"While", "StatelessWhile"}:
         return [_forward_vectorised]

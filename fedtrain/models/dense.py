@@ -51,10 +51,13 @@ def dense_classifier(
         *inner, last = weights.trainable
         for layer in inner:
             values = tf.nn.relu(values @ layer["kernel"] + layer["bias"])
-        kernels = [layer["kernel"] for layer in weights.trainable]
-        penalty = tf.add_n([tf.reduce_sum(tf.square(k)) for k in kernels])
         outputs = values @ last["kernel"] + last["bias"]
-        return ForwardPass(outputs, weights.state, weight_penalty * penalty)
+        penalty = tf.zeros([], dtype)
+        if weight_penalty:
+            kernels = [layer["kernel"] for layer in weights.trainable]
+            squares = tf.add_n([tf.reduce_sum(tf.square(k)) for k in kernels])
+            penalty = weight_penalty * squares
+        return ForwardPass(outputs, weights.state, penalty)
 
     return Model(
         init=init,

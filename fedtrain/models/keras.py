@@ -123,7 +123,8 @@ def _forward(model: Any) -> Callable[..., ForwardPass]:
     ) -> ForwardPass:
         if not isinstance(training, bool):
             raise ConfigError(f"training must be True or False, got {training!r}.")
-        traced = outside if tf.executing_eagerly() else inside
+        traced: Any = outside if tf.executing_eagerly() else inside
+        traced = run if keras_trace.is_inlined() else traced
         flat = tuple(tf.nest.flatten((weights.trainable, weights.state)))
         seed = tf.convert_to_tensor(seed, tf.int32)
         features = tf.nest.map_structure(tf.convert_to_tensor, features)

@@ -7,6 +7,7 @@ the trace is searched for variables and random numbers that no argument controls
 
 import contextlib
 import re
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -40,6 +41,29 @@ class Call(NamedTuple):
     values: list[Any]
     penalties: list[Any]
     data_losses: bool
+
+
+_INLINED = threading.local()
+
+
+@contextlib.contextmanager
+def inlined() -> Iterator[None]:
+    """Within, Keras models are traced into the graph at hand, not as a call in it.
+
+    For those who look at the operations of a forward pass. The graph must be one of its
+    own, which takes nothing from another.
+    """
+    before = is_inlined()
+    _INLINED.active = True
+    try:
+        yield
+    finally:
+        _INLINED.active = before
+
+
+def is_inlined() -> bool:
+    """Whether this thread is inside ``inlined``."""
+    return getattr(_INLINED, "active", False)
 
 
 @contextlib.contextmanager

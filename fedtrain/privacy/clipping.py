@@ -54,6 +54,23 @@ def sum_of_clipped(gradients: Any, clipping_norm: float) -> Any:
     return tf.nest.map_structure(clipped_sum, gradients)
 
 
+def clip_factors(squared_norms: Any, clipping_norm: Any) -> tuple[Any, Any]:
+    """What scales each unit's gradient down to at most ``clipping_norm``.
+
+    Args:
+      squared_norms: Float tensor [units].
+      clipping_norm: Largest allowed L2 norm.
+
+    Returns:
+      The factors [units], 0 where the squared norm is not finite, and 1 or 0 for
+      whether it is finite.
+    """
+    bound = _bound(clipping_norm, squared_norms.dtype)
+    kept = tf.cast(tf.math.is_finite(squared_norms), squared_norms.dtype)
+    factors = bound / tf.sqrt(tf.maximum(squared_norms, tf.square(bound)))
+    return tf.math.multiply_no_nan(factors, kept), kept
+
+
 def sum_by_entity(gradients: Any, rows_per_entity: int) -> Any:
     """Sums each ``rows_per_entity`` neighbouring rows: [rows, ...] -> [entities, ...].
 
@@ -84,8 +101,13 @@ def _finite_and_norms(gradients: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _factors(norms: tf.Tensor, clipping_norm: Any) -> tf.Tensor:
-    bound = tf.cast(clipping_norm, norms.dtype)
+    bound = _bound(clipping_norm, norms.dtype)
     return bound / tf.maximum(norms, bound)
+
+
+def _bound(clipping_norm: Any, dtype: Any) -> tf.Tensor:
+    # Not a cast of a Python number, which would be rounded to float32 first.
+    return tf.cast(tf.convert_to_tensor(clipping_norm, dtype_hint=dtype), dtype)
 
 
 def _flat(leaf: tf.Tensor) -> tf.Tensor:

@@ -18,14 +18,14 @@ from fedtrain.client_work.client_work import (
     stateless,
 )
 from fedtrain.client_work.local_sgd import step_seed, zero_metrics
-from fedtrain.client_work.per_example import penalty_gradients, per_example_gradients
+from fedtrain.client_work.per_example import penalty_gradients
 from fedtrain.core import nests, seeds, validate
 from fedtrain.core.errors import PrivacyError
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.models.model import Batch, Model, sums
 from fedtrain.optimizers.optimizer import Optimizer
 from fedtrain.privacy import events
-from fedtrain.privacy.clipping import sum_by_entity, sum_of_clipped
+from fedtrain.privacy.ghost_clipping import clipped_sum
 
 RowUnit = Literal["example", "entity"]
 
@@ -103,7 +103,8 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
             total, noise_seed, stddev=mechanism.noise_stddev_on_sum
         )
         mean = nests.scale(nests.add(total, noise), 1.0 / expected_batch_size)
-        mean = nests.add(mean, penalty_gradients(model, carry.weights, batch))
+        penalty = penalty_gradients(model, carry.weights, batch)
+        mean = mean if penalty is None else nests.add(mean, penalty)
         trainable, slots = optimizer.update(carry.weights.trainable, carry.slots, mean)
         metrics = carry.metrics
         if reports_metrics:
@@ -169,9 +170,14 @@ def clipped_gradient_sum(
     max_rows_per_entity: int,
 ) -> tuple[Any, Any]:
     """The sum over a batch's units of their clipped gradients, and the outputs."""
-    gradients, outputs = per_example_gradients(model, weights, batch, seed)
-    by_unit = sum_by_entity(gradients, max_rows_per_entity)
-    return sum_of_clipped(by_unit, mechanism.clipping_norm), outputs
+    return clipped_sum(
+        model,
+        weights,
+        batch,
+        seed,
+        clipping_norm=mechanism.clipping_norm,
+        rows_per_unit=max_rows_per_entity,
+    )
 
 
 def _mechanism(
