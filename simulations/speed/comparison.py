@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ _HEADER = (
     "ms a round",
     "times fedtrain's",
     "(lowest to highest)",
+    "processor ms",
     "bar",
     "difference",
     "set-up s",
@@ -129,6 +132,7 @@ def _row(name: str, system: str, results: Mapping[str, Measurement]) -> list[str
         f"{1000 * result.seconds():.4g}",
         f"{np.median(spread):.3g}",
         f"{spread.min():.3g} to {spread.max():.3g}",
+        f"{1000 * np.median(result.cpu_seconds):.4g}",
         _bar(name, system, float(np.median(spread))),
         "" if result.difference is None else f"{result.difference:.0e}",
         f"{result.seconds_to_start:.1f}",
@@ -157,4 +161,14 @@ def _machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.platform(),
+        "load": os.getloadavg(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
+    folder = Path(__file__).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    return done.stdout.decode().strip()

@@ -26,6 +26,8 @@ class Measurement:
 
     Attributes:
       stretches: Seconds of each round, by repetition.
+      cpu_seconds: Processor time of a round on average, by repetition: what other work
+        on the machine disturbs least.
       settings: The fastest of those tried, and what the system says of itself.
       versions: Of its packages.
       difference: Largest difference of a weight to the bound's after one round.
@@ -36,6 +38,7 @@ class Measurement:
     """
 
     stretches: list[list[float]] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     difference: float | None = None
@@ -162,9 +165,12 @@ def _take_turns(
     for _ in range(num_stretches):
         for name, candidate in running.items():
             wanted = round(_STRETCH_SECONDS / max(candidate.usual, 1e-6))
+            number = min(max(wanted, 1), _MOST_ROUNDS)
             with locked(lock):
-                seconds = candidate.process.rounds(min(max(wanted, 1), _MOST_ROUNDS))
-            results[name].stretches.append(seconds)
+                before = candidate.process.cpu_seconds()
+                results[name].stretches.append(candidate.process.rounds(number))
+                used = candidate.process.cpu_seconds() - before
+            results[name].cpu_seconds.append(used / number)
 
 
 def largest_difference(left: Sequence[Array], right: Sequence[Array]) -> float:

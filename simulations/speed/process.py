@@ -74,6 +74,11 @@ class MeasuredProcess:
         """The largest resident sets of the process and its children, added up."""
         return sum(_peak_bytes(pid) for pid in self._all())
 
+    def cpu_seconds(self) -> float:
+        """Processor time used so far by the process and its children."""
+        ticks = [sum(map(int, _stat(pid)[11:13])) for pid in self._all()]
+        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         """Ends the process and every child that it leaves behind."""
         family = {pid: _started(pid) for pid in self._all()}

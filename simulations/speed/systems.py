@@ -56,7 +56,15 @@ PEERS = {
             changes_update=True,
         ),
     ),
-    "fedjax": (System(name="FedJAX", peer="fedjax"),),
+    "fedjax": (
+        System(name="FedJAX", peer="fedjax", workloads=("mlp", "cnn", "writers")),
+        System(
+            name="FedJAX",
+            peer="fedjax",
+            settings=({"unroll": 1}, {"unroll": 8}),
+            workloads=("lstm",),
+        ),
+    ),
 }
 LEFT_OUT = {
     ("Flower", "writers"): "539 Keras fits through Ray take a minute and more a round",

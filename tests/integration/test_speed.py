@@ -157,6 +157,9 @@ class FakeProcess:
     def weights(self):
         return self._weights
 
+    def cpu_seconds(self):
+        return 0.0
+
     def peak_bytes(self):
         return 5_000_000
 

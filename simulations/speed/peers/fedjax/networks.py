@@ -8,10 +8,15 @@ import jax.numpy as jnp
 from simulations.speed.workload import Workload
 
 
-def logits(workload: Workload, weights: list[Any], features: Any) -> Any:
-    """Outputs [batch, classes], or [batch, time, characters]."""
+def logits(
+    workload: Workload, weights: list[Any], features: Any, *, unroll: int
+) -> Any:
+    """Outputs [batch, classes], or [batch, time, characters].
+
+    ``unroll`` time steps of an LSTM are written out in each turn of its loop.
+    """
     if workload.kind == "characters":
-        return _characters(weights, features)
+        return _characters(weights, features, unroll)
     return _feedforward(weights, features, workload.padding)
 
 
@@ -39,14 +44,14 @@ def _halved(values: Any) -> Any:
     return jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, window, "VALID")
 
 
-def _characters(weights: list[Any], features: Any) -> Any:
+def _characters(weights: list[Any], features: Any, unroll: int) -> Any:
     values = weights[0][features]
-    values = _lstm(values, *weights[1:4])
-    values = _lstm(values, *weights[4:7])
+    values = _lstm(values, *weights[1:4], unroll)
+    values = _lstm(values, *weights[4:7], unroll)
     return values @ weights[7] + weights[8]
 
 
-def _lstm(values: Any, kernel: Any, recurrent: Any, bias: Any) -> Any:
+def _lstm(values: Any, kernel: Any, recurrent: Any, bias: Any, unroll: int) -> Any:
     """Hidden states [batch, time, units]; inputs are projected all at once."""
     projected = jnp.swapaxes(values @ kernel + bias, 0, 1)
     zeros = jnp.zeros([values.shape[0], recurrent.shape[0]])
@@ -62,5 +67,5 @@ def _lstm(values: Any, kernel: Any, recurrent: Any, bias: Any) -> Any:
         hidden = jax.nn.sigmoid(let_out) * jnp.tanh(cell)
         return (hidden, cell), hidden
 
-    _, hidden = jax.lax.scan(step, (zeros, zeros), projected)
+    _, hidden = jax.lax.scan(step, (zeros, zeros), projected, unroll=unroll)
     return jnp.swapaxes(hidden, 0, 1)

@@ -20,7 +20,7 @@ def main() -> None:
     session = Session()
     workload, options = arguments()
     fedjax.set_for_each_client_backend(options.get("backend", "jit"))
-    system = _Federation(workload)
+    system = _Federation(workload, options.get("unroll", 1))
     session.ready(versions=_versions(), settings=options)
     session.run(system.one_round, system.weights)
 
@@ -32,9 +32,9 @@ class _Federation:
     would be another update; everything else is as there.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, unroll: int) -> None:
         self._train = create_train_for_each_client(
-            fedjax.grad(_per_example_loss(workload)),
+            fedjax.grad(_per_example_loss(workload, unroll)),
             fedjax.optimizers.sgd(workload.learning_rate),
         )
         self._server = fedjax.optimizers.sgd(1.0)
@@ -67,12 +67,12 @@ class _Federation:
         return [np.asarray(leaf) for leaf in self._params]
 
 
-def _per_example_loss(workload: Workload) -> Any:
+def _per_example_loss(workload: Workload, unroll: int) -> Any:
     """Losses whose mean over a batch's real rows is that of the other systems."""
 
     def loss(params: Any, batch: Any, rng: Any) -> Any:
         del rng
-        scores = jax.nn.log_softmax(logits(workload, params, batch["x"]))
+        scores = jax.nn.log_softmax(logits(workload, params, batch["x"], unroll=unroll))
         losses = -jnp.take_along_axis(scores, batch["y"][..., None], axis=-1)[..., 0]
         if workload.kind != "characters":
             return losses
