@@ -146,7 +146,9 @@ def _closed(codes: list[int | None], folder: Path) -> int:
 def _first_lost(codes: list[int | None]) -> int:
     """The worker that failed by itself; one that lost another says so by its code."""
     told = (None, 0, WorkerLostError.exit_code)
-    return next((i for i, code in enumerate(codes) if i and code not in told), 0)
+    by_itself = [i for i, code in enumerate(codes) if i and code not in told]
+    silent = [i for i, code in enumerate(codes) if code is None]
+    return [*by_itself, *(silent if codes[0] == told[-1] else []), 0][0]
 
 
 def _how_it_ended(code: int | None) -> str:

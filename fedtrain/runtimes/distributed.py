@@ -152,8 +152,8 @@ class DistributedRuntime:
             raise FedtrainError(
                 "The workers of this run do not hold the same weights, cohort and "
                 "seed, so what they added up is not used. The rounds of the newest "
-                "checkpoint are kept. Use the same version of fedtrain and TensorFlow "
-                "and the same kind of processor everywhere."
+                "checkpoint are kept. Start all of them from the same state, with the "
+                "same version of fedtrain and TensorFlow on the same kind of processor."
             )
 
 
@@ -209,10 +209,13 @@ class _Places:
 
 
 def _fingerprint(state: ServerState, cohort: Cohort, seed: seeds.Seed) -> Any:
-    """Four bytes of a checksum, as numbers that stay exact when they are added."""
-    checksum = zlib.crc32(np.asarray(seed, np.int32).tobytes())
+    """Four bytes of a checksum, as numbers that stay exact when they are added.
+
+    Against accidents, not against an adversary; Adler's is the quickest there is.
+    """
+    checksum = zlib.adler32(np.asarray(seed, np.int32).tobytes())
     for client in cohort:
-        checksum = zlib.crc32(client.client_id.encode() + b"\0", checksum)
+        checksum = zlib.adler32(client.client_id.encode() + b"\0", checksum)
     for leaf in tf.nest.flatten(state):
-        checksum = zlib.crc32(np.ascontiguousarray(leaf).data, checksum)
+        checksum = zlib.adler32(np.ascontiguousarray(leaf).data, checksum)
     return np.frombuffer(checksum.to_bytes(4, "little"), np.uint8).astype(np.float32)
