@@ -128,9 +128,9 @@ def _begin(
 
 
 def _warmed_up(process: MeasuredProcess, lock: Path | None) -> _Candidate:
+    (first,) = process.rounds(1)
+    weights = process.weights()
     with locked(lock):
-        (first,) = process.rounds(1)
-        weights = process.weights()
         number = 1 if first > _WARM_UP_SECONDS else _WARM_UP_ROUNDS
         usual = float(np.median(process.rounds(number)))
     return _Candidate(process, first, weights, usual)
