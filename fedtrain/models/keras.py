@@ -23,6 +23,7 @@ from fedtrain.models.keras_losses import (
     loss_quantity,
     metric_quantities,
 )
+from fedtrain.models.keras_lstm import own_lstm_loops
 from fedtrain.models.model import ForwardPass, MaskedOutputs, Model, ModelWeights
 
 if keras.__version__.startswith("2."):
@@ -147,7 +148,8 @@ def _traceable(model: Any) -> Callable[..., Any]:
     def run(values: Any, features: Any, seed: Any, training: bool) -> Any:  # noqa: FBT001 - tf.function tells a bool apart by position
         constants = [(variable, tf.constant(value)) for variable, value in fixed]
         given = [*zip([*trainable, *state], values, strict=True), *constants]
-        with _TRACING, keras_trace.without_inner_functions(layers):
+        plain = keras_trace.without_inner_functions(layers)
+        with _TRACING, plain, own_lstm_loops(layers):
             called = engine.call(model, given, features, seed, training=training)
         keras_trace.check_trace(model.name)
         _check_call(model, called, constants)
