@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -63,6 +64,7 @@ def cluster_executor(
     )
     strategy = tf.distribute.ParameterServerStrategy(resolver)
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    _keep_for_ever(coordinator)
     return QueueExecutor(partial(_computed, coordinator), len(workers))
 
 
@@ -125,6 +127,17 @@ def local_workers(
         yield workers
     finally:
         workers.close()
+
+
+def _keep_for_ever(coordinator: Any) -> None:
+    """Holds a reference that is never dropped, not even when the process ends.
+
+    A coordinator that is collected while a worker is dead waits for its return, which
+    would keep a process whose run has ended from exiting.
+    """
+    wait = threading.Event().wait
+    thread = threading.Thread(target=lambda _: wait(), args=(coordinator,), daemon=True)
+    thread.start()
 
 
 def _computed(coordinator: Any, function: Any, arguments: tuple[Any, ...]) -> Any:
