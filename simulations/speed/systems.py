@@ -37,9 +37,6 @@ VARIANTS = tuple(
     )
     for name, settings, workloads in (
         ("client-level DP", {"variant": "client_dp"}, ("mlp", "cnn")),
-        ("Poisson batches", {"variant": "poisson"}, ("mlp", "cnn")),
-        ("Poisson, clipped rows", {"variant": "example_clipping"}, ("mlp", "cnn")),
-        ("example-level DP", {"variant": "example_dp"}, ("mlp", "cnn")),
         ("bfloat16", {"runtime": {"precision": "bfloat16"}}, ("cnn",)),
     )
 )
