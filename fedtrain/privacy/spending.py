@@ -5,13 +5,14 @@ that can be seen) a client pays only for the rounds it was in. The headline is t
 largest.
 """
 
-from collections import ChainMap, Counter
-from collections.abc import MutableMapping, Sequence
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import accounting, events
 
+_NOTHING: frozenset[Any] = frozenset()
 # Which units' charges cover a unit. A row is part of one entity and of one client; an
 # entity may have rows at several clients, so a client's charge says nothing of it.
 _COVERED_BY: dict[Unit, frozenset[Unit]] = {
@@ -26,7 +27,9 @@ class Spending:
 
     def __init__(self) -> None:
         self._common: Counter[Any] = Counter()
-        self._by_client: MutableMapping[str, frozenset[Any]] = {}
+        self._by_client: dict[str, frozenset[Any]] = {}
+        self._earlier: Mapping[str, frozenset[Any]] = {}
+        self._known: dict[frozenset[Any], frozenset[Any]] = {}
         self._num_with: Counter[frozenset[Any]] = Counter()
 
     def add(
@@ -37,18 +40,23 @@ class Spending:
         if clients is None:
             self._common.update(charged)
             return
-        nothing: frozenset[Any] = frozenset()
+        alike: defaultdict[Any, list[str]] = defaultdict(list)
+        for client, times in Counter(clients).items():
+            alike[self._of(client), times].append(client)
         # Many clients have spent the same, so few sums are worked out.
-        sums: dict[frozenset[Any], frozenset[Any]] = {}
-        for client in clients:
-            before = self._by_client.get(client, nothing)
-            if before not in sums:
-                total = Counter(dict(before)) + Counter(charged)
-                sums[before] = frozenset(total.items())
-            self._by_client[client] = sums[before]
-            self._num_with[sums[before]] += 1
-            self._num_with[before] -= 1
+        for (before, times), members in alike.items():
+            more = Counter({leaf: num * times for leaf, num in charged.items()})
+            total = frozenset((Counter(dict(before)) + more).items())
+            # One object for equal sums: comparing them is what takes the time.
+            total = self._known.setdefault(total, total)
+            self._by_client.update(dict.fromkeys(members, total))
+            self._num_with[total] += len(members)
+            self._num_with[before] -= len(members)
         self._num_with = +self._num_with
+
+    def _of(self, client: str) -> frozenset[Any]:
+        own = self._by_client.get(client)
+        return self._earlier.get(client, _NOTHING) if own is None else own
 
     def after(
         self, unit: Unit, counts: events.Counts, clients: Sequence[str] | None
@@ -65,7 +73,12 @@ class Spending:
         """
         copy = Spending()
         copy._common = Counter(self._common)
-        copy._by_client = ChainMap({}, self._by_client)
+        copy._earlier = (
+            ChainMap(self._by_client, self._earlier)  # type: ignore[arg-type]
+            if self._earlier
+            else self._by_client
+        )
+        copy._known = self._known
         copy._num_with = Counter(self._num_with)
         return copy
 
@@ -94,12 +107,12 @@ class Spending:
         """How many events each client was charged for by itself."""
         return {
             client: sum(dict(spent).values())
-            for client, spent in self._by_client.items()
+            for client, spent in {**self._earlier, **self._by_client}.items()
         }
 
     def of_client(self, client: str, unit: Unit) -> Any:
         """The event of one client's units."""
-        spent = Counter(dict(self._by_client.get(client, frozenset())))
+        spent = Counter(dict(self._of(client)))
         return events.joined(_for_unit(self._common + spent, unit))
 
 
