@@ -14,10 +14,20 @@ Evaluate = Callable[[ServerState], Mapping[str, float]]
 
 
 class Run(Protocol):
-    """The parts that a run of any loop has; ``TrainingRun`` describes them."""
+    """The parts that a run of any loop has.
+
+    Attributes:
+      round_: What one round is.
+      dataset: The population.
+      sampler: Who takes part.
+      num_rounds: Rounds in all.
+      privacy: Charges the ledger.
+      evaluate: Scores a state.
+      evaluate_every: Rounds between two evaluations.
+    """
 
     @property
-    def round_(self) -> Round: ...  # noqa: D102 - described there
+    def round_(self) -> Round: ...  # noqa: D102 - attributes are described above
 
     @property
     def dataset(self) -> FederatedDataset: ...  # noqa: D102

@@ -23,7 +23,6 @@ from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import empty_total
-from fedtrain.rounds.staleness import no_discount
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.rounds.train_async import train_async
 from fedtrain.runtimes.asynchronous import thread_executor
@@ -315,7 +314,3 @@ def test_a_discount_that_lets_contributions_grow_is_refused(disordered):
     run = plain_run(executor=disordered(), staleness_discount=lambda late: 1.5)
     with pytest.raises(ConfigError, match="staleness_discount"):
         train_async(run, first_state())
-
-
-def test_no_discount_lets_all_count_alike():
-    assert {no_discount()(late) for late in range(5)} == {1.0}
