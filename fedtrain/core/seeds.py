@@ -29,6 +29,8 @@ from fedtrain.core.philox import philox
 
 Seed = Any
 HostSeed = npt.NDArray[np.int32]
+
+_SMALL = 2**14
 # One row for each seed: int32 [seeds, 2].
 HostSeeds = npt.NDArray[np.int32]
 
@@ -141,9 +143,9 @@ def normal(
     dtype = tf.as_dtype(dtype or tf.float32)
     size = tf.reduce_prod(tf.cast(shape, tf.int32))
     half = (size + 1) // 2
-    uniforms = uniform(tf.stack([2, half]), seed, dtype)
-    radius = tf.sqrt(-2.0 * tf.math.log(uniforms[0]))
-    angle = tf.cast(2.0 * math.pi, dtype) * uniforms[1]
+    first, second = tf.unstack(uniform(tf.stack([2, half]), seed, dtype), 2)
+    radius = tf.sqrt(-2.0 * tf.math.log(first))
+    angle = tf.cast(2.0 * math.pi, dtype) * second
     both = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
     return tf.reshape(both[:size], shape) * tf.cast(stddev, dtype)
 
@@ -169,14 +171,39 @@ def hashed_uniform(
 
 
 def normal_like(nest: Any, seed: Seed, *, stddev: Any) -> Any:
-    """A nest of independent normal numbers, shaped like ``nest`` (simulation only)."""
+    """A nest of independent normal numbers, shaped like ``nest`` (simulation only).
+
+    Small leaves of one type share a draw, whose start takes longer than its numbers.
+    """
     leaves = tf.nest.flatten(nest)
     leaf_seeds = split(seed, max(len(leaves), 1))
-    noise = [
-        normal(leaf.shape, leaf_seeds[i], stddev=stddev, dtype=leaf.dtype)
-        for i, leaf in enumerate(leaves)
-    ]
+    noise: list[Any] = [None] * len(leaves)
+    for group in _drawn_together(leaves):
+        shapes = [tuple(leaves[i].shape) for i in group]
+        dtype = leaves[group[0]].dtype
+        drawn = _normals(shapes, leaf_seeds[group[0]], stddev=stddev, dtype=dtype)
+        for i, values in zip(group, drawn, strict=True):
+            noise[i] = values
     return tf.nest.pack_sequence_as(nest, noise)
+
+
+def _drawn_together(leaves: list[Any]) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        small = math.prod(leaf.shape) <= _SMALL
+        groups.setdefault(tf.as_dtype(leaf.dtype) if small else i, []).append(i)
+    return list(groups.values())
+
+
+def _normals(
+    shapes: list[tuple[int, ...]], seed: Seed, *, stddev: Any, dtype: Any
+) -> list[tf.Tensor]:
+    if len(shapes) == 1:
+        return [normal(shapes[0], seed, stddev=stddev, dtype=dtype)]
+    sizes = [math.prod(shape) for shape in shapes]
+    drawn = normal([sum(sizes)], seed, stddev=stddev, dtype=dtype)
+    parts = tf.split(drawn, sizes)
+    return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _bits(shape: Any, seed: Seed, dtype: Any) -> tf.Tensor:

@@ -17,11 +17,14 @@ import tensorflow as tf
 from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.batching import Epochs
 from fedtrain.client_work.client_work import ClientWork
-from fedtrain.client_work.local_sgd import local_sgd
+from fedtrain.client_work.local_sgd import Carry, local_sgd, step_seed
 from fedtrain.core import nests, seeds
 from fedtrain.data.examples import Examples
+from fedtrain.models.model import Batch, Model
+from fedtrain.optimizers.optimizer import Optimizer
 from fedtrain.optimizers.sgd import sgd
-from fedtrain.privacy.dp_sgd import clipped_steps, dp_sgd
+from fedtrain.privacy.dp_sgd import dp_sgd
+from fedtrain.privacy.ghost_clipping import clipped_sum
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
@@ -66,13 +69,27 @@ def _works(workload: Workload) -> dict[str, ClientWork]:
         "local_steps": 5,
         "expected_batch_size": float(workload.batch_size),
     }
+    plain = local_sgd(model, optimizer, batching, reports_metrics=False)
     private = dp_sgd(model, optimizer, **settings)
-    clipped = clipped_steps(model, optimizer, **settings)
     return {
-        "without": local_sgd(model, optimizer, batching, reports_metrics=False),
-        "clipped": clipped._replace(batching=batching),
+        "without": plain,
+        "clipped": plain._replace(step=_clipped_step(model, optimizer, workload)),
         "clipped and noised": private._replace(batching=batching),
     }
+
+
+def _clipped_step(model: Model, optimizer: Optimizer, workload: Workload) -> Any:
+    """A step of DP-SGD without its noise, which is private for nobody."""
+
+    def step(carry: Carry, batch: Batch) -> Carry:
+        seed = step_seed(carry.seed, carry.step)
+        total, _ = clipped_sum(model, carry.weights, batch, seed, clipping_norm=1.0)
+        mean = nests.scale(total, 1.0 / workload.batch_size)
+        trainable, slots = optimizer.update(carry.weights.trainable, carry.slots, mean)
+        weights = carry.weights._replace(trainable=trainable)
+        return carry._replace(weights=weights, slots=slots, step=carry.step + 1)
+
+    return step
 
 
 def _round(
@@ -81,10 +98,11 @@ def _round(
     round_ = fed_avg(work, aggregator=mean_over_expected_cohort(workload.num_clients))
     state = round_.init(model_of(workload).init(_SEED))
     empty = round_.client_work.init_state(state.weights)
-    cohort = [
-        CohortClient(str(i), Examples(*workload.client(i)), empty)
-        for i in range(workload.num_clients)
-    ]
+    cohort = []
+    for i in range(workload.num_clients):
+        features, labels = workload.client(i)
+        examples = Examples(features=features, labels=labels)
+        cohort.append(CohortClient(str(i), examples, empty))
 
     def once() -> float:
         start = time.perf_counter()
