@@ -33,6 +33,7 @@ def reports(kind, configs):
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     for process, (_, errors) in zip(processes, done, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [json.loads(output.splitlines()[-1]) for output, _ in done]
