@@ -34,25 +34,39 @@ class DrawnRun(Protocol):
     """The parts of a run that say who takes part; ``TrainingRun`` describes them."""
 
     @property
-    def round_(self) -> Round: ...  # noqa: D102 - described there
+    def round_(self) -> Round:
+        """What one round is."""
+        ...
 
     @property
-    def dataset(self) -> FederatedDataset: ...  # noqa: D102
+    def dataset(self) -> FederatedDataset:
+        """The population."""
+        ...
 
     @property
-    def sampler(self) -> CohortSampler: ...  # noqa: D102
+    def sampler(self) -> CohortSampler:
+        """Who takes part in a round."""
+        ...
 
     @property
-    def runtime(self) -> Runtime: ...  # noqa: D102
+    def runtime(self) -> Runtime:
+        """Who carries a round out."""
+        ...
 
     @property
-    def num_rounds(self) -> int: ...  # noqa: D102
+    def num_rounds(self) -> int:
+        """Rounds in all."""
+        ...
 
     @property
-    def seed(self) -> seeds.HostSeed: ...  # noqa: D102
+    def seed(self) -> seeds.HostSeed:
+        """The run's seed."""
+        ...
 
     @property
-    def privacy(self) -> Any: ...  # noqa: D102
+    def privacy(self) -> Any:
+        """Charges the ledger; None without privacy."""
+        ...
 
 
 class DrawnCohort(NamedTuple):
