@@ -30,7 +30,8 @@ def run(monkeypatch, name, folder, *arguments):
 def test_heart_disease_reproduces_training_at_one_hospital(
     monkeypatch, tmp_path, data_dir
 ):
-    only = ("--only", "fed_adam", "local_cleveland", "--rounds", "1")
+    rows = ("--only", "fed_adam", "local_cleveland")
+    only = (*rows, "--rounds", "1", "--seeds", "3")
     trials = run(monkeypatch, "heart_disease", tmp_path, *only)
     assert trials["local_cleveland"][0]["pooled_test"] > 0.75
     assert set(trials) == {"fed_adam", "local_cleveland"}
