@@ -1,5 +1,6 @@
 """A measured process from outside: started, asked, weighed, ended with its children."""
 
+import contextlib
 import json
 import os
 import signal
@@ -92,7 +93,9 @@ class MeasuredProcess:
             if started is not None and _started(pid) == started:
                 os.kill(pid, signal.SIGKILL)
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            stream.close()  # type: ignore[union-attr]
+            # A process that is gone has not taken the last command.
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
         self._cache.cleanup()
 
     def _ask(self, command: str) -> dict[str, Any]:
@@ -100,11 +103,9 @@ class MeasuredProcess:
         return self._answer()
 
     def _say(self, command: str) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(command + "\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
-        except BrokenPipeError:
-            return
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()  # type: ignore[union-attr]
@@ -116,15 +117,20 @@ class MeasuredProcess:
         return dict(json.loads(line))
 
     def _all(self) -> list[int]:
-        parents = {
-            int(entry.name): _parent(int(entry.name))
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit()
-        }
-        family = [self._process.pid]
-        for pid in family:
-            family += [child for child, parent in parents.items() if parent == pid]
-        return family
+        return family(self._process.pid)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    parents = {
+        int(entry.name): _parent(int(entry.name))
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+    }
+    found = [pid]
+    for member in found:
+        found += [child for child, parent in parents.items() if parent == member]
+    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -138,6 +139,49 @@ def test_the_cnn_is_that_of_mcmahan(data_dir):
     assert sum(w.size for w in workload.weights) == 1_663_370
     assert workload.num_clients == 10
     assert sum(map(len, workload.steps())) == 50
+
+
+WORKER = """
+import subprocess, sys
+sys.path.insert(0, {root!r})
+from simulations.speed.session import Session, arguments
+session = Session()
+print("a library says something")
+workload, options = arguments()
+child = subprocess.Popen(["sleep", "1000"])
+session.ready(versions={{}}, settings=dict(options))
+state = [w + options["by"] for w in workload.weights]
+rounds = []
+session.run(lambda: rounds.append(child.pid), lambda: state)
+"""
+
+
+def test_a_process_is_asked_weighed_and_ended_with_its_children(tmp_path):
+    workload = small()
+    folder = module("workload").save(workload, tmp_path)
+    script, python = tmp_path / "worker.py", tmp_path / "python"
+    script.write_text(WORKER.format(root=str(ROOT)))
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$3" "$4"\n')
+    python.chmod(0o755)
+    process_ = module("process")
+    process = process_.MeasuredProcess(python, "any", folder, {"by": 1.0})
+    assert len(process.rounds(3)) == 3
+    moved = module("measure").largest_difference(process.weights(), workload.weights)
+    assert moved == pytest.approx(1.0, abs=1e-6)
+    assert process.peak_bytes() > 10_000_000
+    pids = process_.family(process._process.pid)
+    assert len(pids) >= 2
+    process.end()
+    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in pids[:1])
+    assert all(process_._started(pid) is None for pid in pids)
+
+
+def test_a_process_that_fails_is_quoted(tmp_path):
+    folder = module("workload").save(small(), tmp_path)
+    with pytest.raises(module("process").ProcessError, match="No module named"):
+        module("process").MeasuredProcess(
+            Path(sys.executable), "no_such_module", folder, {}
+        )
 
 
 class FakeProcess:

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import platform
+import signal
 from collections import OrderedDict
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
+from simulations.speed.process import family
 from simulations.speed.session import Session, arguments
 from simulations.speed.workload import Array, Workload
 
@@ -22,7 +24,12 @@ def main() -> None:
     workload, options = arguments()
     system = _Federation(workload)
     session.ready(versions=_versions(), settings=options)
-    session.run(system.one_round, system.weights)
+    try:
+        session.run(system.one_round, system.weights)
+    finally:
+        # TFF's executor outlives this process, also where nobody else ends it.
+        for child in family(os.getpid())[1:]:
+            os.kill(child, signal.SIGKILL)
 
 
 class _Federation:
