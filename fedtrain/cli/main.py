@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import fedtrain
-from fedtrain.cli import data, evaluate, ledger, new, plan, simulate
+from fedtrain.cli import data, evaluate, export, ledger, new, plan, release, simulate
 from fedtrain.cli.output import fail
 from fedtrain.core.errors import EXIT_CODES, FedtrainError
 
@@ -30,6 +30,8 @@ app.command("simulate")(simulate.simulate)
 app.command("new")(new.new)
 app.command("plan")(plan.plan)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
+app.add_typer(release.app, name="release")
 app.add_typer(data.app, name="data")
 app.add_typer(ledger.app, name="ledger")
 

@@ -9,6 +9,9 @@ EXIT_CODES = {
     5: "the privacy ledger is damaged or shorter than it was",
     6: "no usable checkpoint",
     7: "another worker of a distributed run was lost; the run can be resumed",
+    8: "no variant of a requested export target is within its bounds",
+    9: "a release does not match its record or its signature",
+    10: "a release is intact, but no privacy guarantee stands behind it",
     130: "interrupted; the run can be resumed",
 }
 
@@ -61,3 +64,15 @@ class WorkerLostError(FedtrainError):
     """Another worker of a distributed run has ended or does not answer."""
 
     exit_code = 7
+
+
+class RefusedExportError(FedtrainError):
+    """A requested target has no variant that keeps the bounds; nothing was released."""
+
+    exit_code = 8
+
+
+class TamperedReleaseError(FedtrainError):
+    """A file, the record or the signature of a release is not what was released."""
+
+    exit_code = 9

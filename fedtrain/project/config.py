@@ -164,6 +164,23 @@ class TrackingSection(Section):
     html_report: bool = True
 
 
+class ExportSection(Section):
+    """What ``fedtrain export`` makes of a finished run, and what that may cost.
+
+    Drops are in points: hundredths of the accuracy.
+    """
+
+    to: list[Literal["server", "edge"]] = Field(default=["server", "edge"])
+    edge_variants: list[Literal["float32", "float16", "dynamic_int8", "int8"]] = Field(
+        default=["float32", "float16", "dynamic_int8", "int8"]
+    )
+    max_accuracy_drop: NonNegative = 0.5
+    max_slice_drop: NonNegative = 2.0
+    min_slice_rows: Count = 200
+    public_rows: Text | None = None
+    accept_no_privacy: bool = False
+
+
 class ProjectConfig(Section):
     """A whole project file."""
 
@@ -178,3 +195,4 @@ class ProjectConfig(Section):
     runtime: RuntimeSection = RuntimeSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
+    export: ExportSection = ExportSection()

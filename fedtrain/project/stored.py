@@ -24,11 +24,14 @@ def stored_toml(project: Project) -> str:
     is_saved = Path(config.model.path or "").suffix == ".keras"
     if project.given_model is not None or is_saved:
         model = {"path": "model.keras"}
+    rows = config.export.public_rows
+    export = {"public_rows": _absolute(rows, project.folder)} if rows else {}
     runs_dir = str((project.folder / config.tracking.runs_dir).resolve())
     stored = config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "model": config.model.model_copy(update=model),
+            "export": config.export.model_copy(update=export),
             "tracking": config.tracking.model_copy(update={"runs_dir": runs_dir}),
         }
     )

@@ -1,0 +1,129 @@
+"""TFLite files for phones and boards: float32, float16, and two kinds of int8.
+
+Dynamic-range int8 keeps weights as int8 and needs no data; full int8 computes in int8
+and needs ranges of activations (see ``calibration``). Inputs and outputs stay float32.
+A file carries its labels and the preparation of its inputs as a zip archive at its end,
+as TFLite metadata does, which any zip program opens.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
+from fedtrain.data.schema_encoding import feature_names
+from fedtrain.export.calibration import Calibration
+from fedtrain.export.source import ServedModel, Source
+
+VARIANTS = ("float32", "float16", "dynamic_int8", "int8")
+_ASKED = {"dynamic_int8": "dynamic-range int8", "int8": "full int8"}
+
+
+def write_edge(
+    source: Source, path: Path, *, variant: str, calibration: Calibration | None
+) -> None:
+    """Writes the TFLite file ``path``.
+
+    Args:
+      source: The model.
+      path: Where to.
+      variant: One of ``VARIANTS``.
+      calibration: For ``"int8"``; the others do not look at it.
+
+    Raises:
+      ConfigError: If TFLite cannot take an operation of the model, or full int8 has no
+        rows to calibrate on.
+    """
+    served = ServedModel(source)
+    function = served.features.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
+    _SETTINGS[variant](converter, source, calibration)
+    try:
+        content = converter.convert()
+    except Exception as error:  # the converter raises what its passes raise
+        raise ConfigError(_unconverted(source, variant, error)) from error
+    write_atomically(path, content + _metadata(source, variant))
+
+
+def _float32(converter: Any, source: Source, calibration: Any) -> None:
+    del converter, source, calibration
+
+
+def _float16(converter: Any, source: Source, calibration: Any) -> None:
+    del source, calibration
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _dynamic_int8(converter: Any, source: Source, calibration: Any) -> None:
+    del source, calibration
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _int8(converter: Any, source: Source, calibration: Calibration | None) -> None:
+    if calibration is None:
+        raise ConfigError(
+            f"Full int8 of {source.name} needs ranges of activations, but there are "
+            "neither public rows nor a schema to draw rows from. Use dynamic_int8, "
+            "which needs none, or train with a schema (data.schema_path)."
+        )
+    rows = calibration.features
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: _one_by_one(rows)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+
+_SETTINGS: dict[str, Callable[[Any, Source, Any], None]] = {
+    "float32": _float32,
+    "float16": _float16,
+    "dynamic_int8": _dynamic_int8,
+    "int8": _int8,
+}
+
+
+def _one_by_one(features: Any) -> Iterator[Any]:
+    if isinstance(features, dict):
+        for i in range(len(next(iter(features.values())))):
+            yield {name: array[i : i + 1] for name, array in features.items()}
+        return
+    for row in features:
+        yield [np.asarray(row)[np.newaxis]]
+
+
+def _metadata(source: Source, variant: str) -> bytes:
+    schema = source.schema
+    facts = {
+        "name": source.name,
+        "variant": variant,
+        "labels": list(source.label_names),
+        "feature_names": list(feature_names(schema)) if schema else None,
+        "schema": schema.as_dict() if schema else None,
+        "preparation": "the schema's" if schema else f"data set {source.name}'s own",
+        "release_status": source.status,
+    }
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(_entry("metadata.json"), json.dumps(facts, indent=2))
+        archive.writestr(_entry("labels.txt"), "\n".join(source.label_names))
+    return content.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def _unconverted(source: Source, variant: str, error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "op" in line.lower()][-1:] or lines[:1]
+    return (
+        f"{source.name} cannot become {_ASKED.get(variant, variant)} TFLite: "
+        f"{(named or ['no reason given'])[0][:300]}. The server target takes every "
+        "TensorFlow operation."
+    )

@@ -1,0 +1,119 @@
+"""One variant in its own runtime: its outputs, its speed and its memory.
+
+``python -m fedtrain.export.measure SPEC.json`` runs in a fresh process, with one
+thread, and imports nothing but the variant's own runtime.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedtrain.data.examples import Array
+
+Inputs = Mapping[str, Array]
+Predict = Callable[[Inputs], Array]
+_REPEATS = {1: 300, 32: 100}
+_WARMUPS = 20
+_CHUNK = 256
+
+
+def main(spec_path: str) -> None:
+    """Reads a specification, measures, and writes outputs and figures beside it."""
+    spec = json.loads(Path(spec_path).read_text("utf-8"))
+    with np.load(spec["inputs"], allow_pickle=False) as arrays:
+        inputs = dict(arrays)
+    predict = _LOADERS[spec["runtime"]](spec)
+    figures: dict[str, Any] = {
+        f"latency_{size}": latency(predict, _first(inputs, size), _REPEATS[size])
+        for size in _REPEATS
+    }
+    figures["peak_memory_bytes"] = peak_memory_bytes()
+    num_rows = len(next(iter(inputs.values())))
+    step = 1 if spec.get("batch_is_fixed") else _CHUNK
+    parts = [
+        predict({name: array[i : i + step] for name, array in inputs.items()})
+        for i in range(0, num_rows, step)
+    ]
+    np.save(spec["outputs"], np.concatenate(parts))
+    Path(spec["figures"]).write_text(json.dumps(figures), "utf-8")
+
+
+def latency(predict: Predict, inputs: Inputs, repeats: int) -> dict[str, float]:
+    """Seconds of one call: the median and the 99th percentile."""
+    for _ in range(_WARMUPS):
+        predict(inputs)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        predict(inputs)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "p50_s": float(np.percentile(seconds, 50)),
+        "p99_s": float(np.percentile(seconds, 99)),
+    }
+
+
+def peak_memory_bytes() -> int | None:
+    """Most memory that this process ever held; None where the system does not say.
+
+    Not ``ru_maxrss``: on Linux that starts with what the parent process held.
+    """
+    try:
+        status = Path("/proc/self/status").read_text("utf-8")
+    except OSError:
+        return None
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _saved_model(spec: Mapping[str, Any]) -> Predict:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf = importlib.import_module("tensorflow")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    loaded = tf.saved_model.load(spec["path"])
+    signature = loaded.signatures[spec["signature"]]
+
+    def predict(inputs: Inputs) -> Array:
+        tensors = {name: tf.constant(array) for name, array in inputs.items()}
+        return np.asarray(signature(**tensors)[spec["output"]])
+
+    # The loaded object must outlive its signature.
+    predict.keeps = loaded  # type: ignore[attr-defined]
+    return predict
+
+
+def _tflite(spec: Mapping[str, Any]) -> Predict:
+    runtime = importlib.import_module("ai_edge_litert.interpreter")
+    interpreter = runtime.Interpreter(model_path=spec["path"], num_threads=1)
+    runner = interpreter.get_signature_runner()
+
+    def predict(inputs: Inputs) -> Array:
+        return np.array(runner(**inputs)[spec["output"]])
+
+    return predict
+
+
+_LOADERS: dict[str, Callable[[Mapping[str, Any]], Predict]] = {
+    "saved_model": _saved_model,
+    "tflite": _tflite,
+}
+
+
+def _first(inputs: Inputs, num_rows: int) -> Inputs:
+    """The first rows, repeated where there are fewer."""
+    return {
+        name: np.resize(array, (num_rows, *array.shape[1:]))
+        for name, array in inputs.items()
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,183 @@
+"""``release.json``: what was released, how good it is, and where it comes from.
+
+Checked against its schema when it is written and when it is read. Its signature covers
+every other field, and its fields name the SHA-256 of every file.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
+
+RECORD = "release.json"
+PAGE = "release.html"
+Status = Literal["simulation", "no_privacy"]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="strings"
+    )
+
+
+class Latency(_Strict):
+    """Seconds of one call with one thread: median and 99th percentile."""
+
+    p50_s: float
+    p99_s: float
+
+
+class SliceDrop(_Strict):
+    """What a variant loses on some of the rows, in points (hundredths)."""
+
+    kind: str
+    name: str
+    num_rows: int
+    drop_points: float
+
+
+class RawCheck(_Strict):
+    """The signature that takes raw columns, on synthetic rows of the schema.
+
+    ``max_output_difference`` is to the run's own encoding and model, so that it shows
+    any skew between training and serving.
+    """
+
+    max_output_difference: float
+    latency_1: Latency
+    latency_32: Latency
+
+
+class Variant(_Strict):
+    """One form of the model, measured in its own runtime in a fresh process.
+
+    ``drop_points`` and ``worst_slice`` are losses against the source model on the same
+    rows: negative where the variant is better. ``refusal`` is None where it is within
+    the bounds; files of refused variants are not part of the release.
+    """
+
+    target: str
+    name: str
+    runtime: str
+    path: str | None
+    recommended: bool
+    refusal: str | None
+    calibration: str | None
+    size_bytes: int
+    gzip_bytes: int
+    scores: dict[str, float]
+    drop_points: dict[str, float]
+    worst_slice: SliceDrop | None
+    max_output_difference: float
+    agreement: float
+    latency_1: Latency
+    latency_32: Latency | None
+    peak_memory_bytes: int | None
+    raw: RawCheck | None = None
+
+
+class Bounds(_Strict):
+    """What a variant may lose, in points; slices with fewer rows are shown only."""
+
+    max_accuracy_drop: float = pydantic.Field(ge=0.0)
+    max_slice_drop: float = pydantic.Field(ge=0.0)
+    min_slice_rows: int = pydantic.Field(ge=1)
+
+
+class Lineage(_Strict):
+    """Where the model comes from, by SHA-256 where it is a file."""
+
+    run_id: str
+    project_file_sha256: str
+    weights_sha256: str
+    data_sha256: str | None
+    schema_sha256: str | None
+    privacy_report_sha256: str | None
+    ledger_hash: str | None
+    trained_with: dict[str, str]
+    exported_with: dict[str, str]
+
+
+class Release(_Strict):
+    """Everything that a reader needs to judge a release.
+
+    ``privacy_statement`` is the run's own; ``privacy_spent`` says what the export
+    added. ``files`` has every file of the release but this one; ``not_made`` says why a
+    variant is missing.
+    """
+
+    format_version: Literal[1] = 1
+    name: str
+    version: int = pydantic.Field(ge=1)
+    created: str
+    release_status: Status
+    privacy_statement: str
+    privacy_spent: str
+    evaluation: str
+    num_evaluation_rows: int
+    source_scores: dict[str, float]
+    bounds: Bounds
+    targets: list[str]
+    variants: list[Variant]
+    not_made: dict[str, str] = {}
+    lineage: Lineage
+    files: dict[str, str]
+    public_key: str
+    signature: str | None = None
+
+    def signed_bytes(self) -> bytes:
+        """What the signature covers: every other field, in one canonical form."""
+        values = self.model_dump(mode="json", exclude={"signature"})
+        return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
+
+
+def write_record(release: Release, folder: Path) -> None:
+    """Writes ``folder/release.json``."""
+    write_atomically(folder / RECORD, release.model_dump_json(indent=2) + "\n")
+
+
+def read_record(folder: Path) -> Release:
+    """The record in ``folder``.
+
+    Raises:
+      ConfigError: Naming the file, or the first field that does not fit.
+    """
+    path = folder / RECORD
+    try:
+        content = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{folder} is no release: {path} cannot be read ({error}). Give a folder "
+            "that fedtrain export wrote."
+        ) from error
+    try:
+        return Release.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{path}: {field}: {first['msg']}.") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder`` but the record."""
+    return {
+        str(path.relative_to(folder)): file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / RECORD
+    }
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the record."""
+    return Release.model_json_schema()

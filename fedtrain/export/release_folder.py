@@ -1,0 +1,59 @@
+"""Numbered folders that appear whole: written aside, synced, and renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import sync_folder
+
+
+@contextmanager
+def new_release(parent: Path) -> Iterator[tuple[Path, int]]:
+    """A folder to write, and its number: the next one that is free in ``parent``.
+
+    It is renamed to ``parent/NUMBER`` when the block ends, after everything in it is on
+    disk, and is gone if the block fails. An existing number is never used again.
+
+    Raises:
+      ConfigError: If it cannot be written, such as on a full disk.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(parent / ".lock"):
+            version = next_version(parent)
+            aside = parent / f".{version}.{os.getpid()}.tmp"
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            try:
+                yield aside, version
+                _sync(aside)
+                aside.rename(parent / str(version))
+                sync_folder(parent)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{parent} cannot be written: {error}. Nothing was released; make room, or "
+            "give another folder with --into."
+        ) from error
+
+
+def next_version(parent: Path) -> int:
+    """One more than the greatest number among the folders of ``parent``."""
+    numbers = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+    return max(numbers, default=0) + 1
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)

@@ -1,0 +1,113 @@
+"""What can be exported to, and the variants of each target."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.export.calibration import calibration_of
+from fedtrain.export.edge import write_edge
+from fedtrain.export.needs import needed
+from fedtrain.export.server import write_server
+from fedtrain.export.source import Source
+from fedtrain.export.verify import Candidate
+from fedtrain.project.config import ExportSection
+
+TARGETS = ("server", "edge")
+
+
+class Written(NamedTuple):
+    """What was written for the targets.
+
+    Attributes:
+      candidates: To be measured.
+      not_made: Why a variant could not be made, by ``target/variant``.
+    """
+
+    candidates: list[Candidate]
+    not_made: dict[str, str]
+
+
+def checked_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    """``targets`` without repetitions.
+
+    Raises:
+      ConfigError: If there is none, or one that is not known.
+    """
+    unknown = [target for target in targets if target not in TARGETS]
+    if unknown or not targets:
+        raise ConfigError(
+            f"to = {', '.join(unknown) or 'nothing'} cannot be exported to; targets "
+            f"are {' and '.join(TARGETS)}. (Web and ONNX are not there yet; convert "
+            "the server's SavedModel.)"
+        )
+    return tuple(dict.fromkeys(targets))
+
+
+def check_packages(targets: Sequence[str]) -> None:
+    """Raises ConfigError now, not after minutes, where a package is missing."""
+    needed("cryptography", reason="Signing a release")
+    if "server" in targets:
+        needed("tensorflow_serving.apis", reason="The server target")
+    if "edge" in targets:
+        needed("ai_edge_litert.interpreter", reason="The edge target")
+
+
+def written(
+    source: Source,
+    targets: Sequence[str],
+    settings: ExportSection,
+    *,
+    folder: Path,
+    version: int,
+) -> Written:
+    """Writes every variant of ``targets`` below ``folder``."""
+    found = Written([], {})
+    for target in targets:
+        _WRITERS[target](source, settings, folder / target, version, found)
+    return found
+
+
+def _server(
+    source: Source, settings: ExportSection, folder: Path, version: int, found: Written
+) -> None:
+    del settings
+    saved = write_server(source, folder, version=version)
+    found.candidates.append(
+        Candidate(target="server", name="float32", runtime="saved_model", path=saved)
+    )
+
+
+def _edge(
+    source: Source, settings: ExportSection, folder: Path, version: int, found: Written
+) -> None:
+    del version
+    folder.mkdir(parents=True)
+    calibration = calibration_of(source)
+    problem: ConfigError | None = None
+    for variant in settings.edge_variants:
+        path = folder / f"{source.name}-{variant}.tflite"
+        try:
+            write_edge(source, path, variant=variant, calibration=calibration)
+        except ConfigError as error:
+            problem = error
+            found.not_made[f"edge/{variant}"] = str(error)
+            continue
+        used = calibration.source if calibration and variant == "int8" else None
+        found.candidates.append(
+            Candidate(
+                target="edge",
+                name=variant,
+                runtime="tflite",
+                path=path,
+                calibration=used,
+            )
+        )
+    if problem is not None and len(found.not_made) == len(settings.edge_variants):
+        raise problem
+
+
+_WRITERS: dict[str, Callable[[Source, ExportSection, Path, int, Written], None]] = {
+    "server": _server,
+    "edge": _edge,
+}

@@ -1,0 +1,233 @@
+"""Every variant against the source model, on the same rows, in a fresh process."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Array
+from fedtrain.data.schema_encoding import encoded
+from fedtrain.export import record, scores
+from fedtrain.export.calibration import synthetic_table
+from fedtrain.export.raw_examples import raw_inputs
+from fedtrain.export.server import FEATURES, RAW
+from fedtrain.export.source import OUTPUTS, Source
+from fedtrain.rounds.evaluation import Evaluator
+
+# A SavedModel holds the same float32 operations; more than rounding is a wrong model.
+MAX_SERVER_DIFFERENCE = 1e-4
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A variant that was written, before it is known how good it is.
+
+    Attributes:
+      target: ``"server"`` or ``"edge"``.
+      name: Of the variant.
+      runtime: ``"saved_model"`` or ``"tflite"``.
+      path: File or folder, whole.
+      calibration: What its ranges were measured on; None where there are none.
+    """
+
+    target: str
+    name: str
+    runtime: str
+    path: Path
+    calibration: str | None = None
+
+
+class Verifier:
+    """Measures candidates against one source; computes the source's outputs once."""
+
+    def __init__(self, source: Source, bounds: record.Bounds) -> None:
+        self._source = source
+        self._bounds = bounds
+        self._reference = source.reference()
+        self.source_scores = self._scores(self._reference)
+
+    def measured(self, candidate: Candidate, *, folder: Path) -> record.Variant:
+        """The figures of ``candidate``; ``path`` is given relative to ``folder``."""
+        outputs, figures = run_fresh(candidate, _inputs(self._source), FEATURES)
+        found = self._scores(outputs)
+        drops = {
+            name: 100.0 * (value - found[name])
+            for name, value in self.source_scores.items()
+        }
+        slices = self._slices(outputs)
+        size_bytes, gzip_bytes = sizes(candidate.path)
+        difference = float(np.max(np.abs(outputs - self._reference)))
+        variant = record.Variant(
+            target=candidate.target,
+            name=candidate.name,
+            runtime=candidate.runtime,
+            path=str(candidate.path.relative_to(folder)),
+            recommended=False,
+            refusal=self._refusal(candidate, drops, slices, difference),
+            calibration=candidate.calibration,
+            size_bytes=size_bytes,
+            gzip_bytes=gzip_bytes,
+            scores=found,
+            drop_points=drops,
+            worst_slice=max(slices, key=lambda s: s.drop_points, default=None),
+            max_output_difference=difference,
+            agreement=float(np.mean(self._decided(outputs) == self._decisions)),
+            raw=self._raw_check(candidate),
+            **figures,
+        )
+        return _checked_raw(variant)
+
+    @property
+    def _decisions(self) -> Array:
+        return self._decided(self._reference)
+
+    def _decided(self, outputs: Array) -> Array:
+        return scores.decisions(outputs, **self._kind())
+
+    def _kind(self) -> dict[str, Any]:
+        loss = self._source.model.loss
+        from_logits = getattr(loss, "from_logits", True)
+        return {"task": self._source.task, "from_logits": from_logits}
+
+    def _scores(self, outputs: Array) -> dict[str, float]:
+        return scores.scores(self._source.evaluation.labels, outputs, **self._kind())
+
+    def _slices(self, outputs: Array) -> list[record.SliceDrop]:
+        source = self._source
+        labels = source.evaluation.labels
+        task = source.task
+        own, counts = scores.is_right(labels, self._decisions, task=task)
+        other, _ = scores.is_right(labels, self._decided(outputs), task=task)
+        lost = (own.astype(np.int64) - other) * counts
+        return [
+            record.SliceDrop(
+                kind=part.kind,
+                name=part.name,
+                num_rows=len(part.rows),
+                drop_points=100.0 * lost[part.rows].sum() / counts[part.rows].sum(),
+            )
+            for part in scores.slices(labels, source.label_names, source.groups)
+            if counts[part.rows].any()
+        ]
+
+    def _refusal(
+        self,
+        candidate: Candidate,
+        drops: Mapping[str, float],
+        slices: list[record.SliceDrop],
+        difference: float,
+    ) -> str | None:
+        bounds = self._bounds
+        if not np.isfinite(difference):
+            return "some of its outputs are not finite"
+        if candidate.target == "server" and difference > MAX_SERVER_DIFFERENCE:
+            return f"its outputs differ by {difference:.2g} from the trained model's"
+        for name, drop in drops.items():
+            if drop > bounds.max_accuracy_drop:
+                return (
+                    f"{name} drops {drop:.2f} points, more than max_accuracy_drop "
+                    f"{bounds.max_accuracy_drop:g}"
+                )
+        for part in slices:
+            large = part.num_rows >= bounds.min_slice_rows
+            if large and part.drop_points > bounds.max_slice_drop:
+                return (
+                    f"{part.kind} {part.name} drops {part.drop_points:.2f} points, "
+                    f"more than max_slice_drop {bounds.max_slice_drop:g}"
+                )
+        return None
+
+    def _raw_check(self, candidate: Candidate) -> record.RawCheck | None:
+        """Raw columns through the served graph beside the run's own encoding."""
+        schema = self._source.schema
+        if schema is None or candidate.runtime != "saved_model":
+            return None
+        table = synthetic_table(schema)
+        plain = schema.model_copy(
+            update={"client": None, "entity": None, "weight": None}
+        )
+        rows = encoded(plain, table)
+        expected = Evaluator(self._source.model).predict(self._source.weights, rows)
+        outputs, figures = run_fresh(candidate, raw_inputs(schema, table), RAW)
+        return record.RawCheck(
+            max_output_difference=float(np.max(np.abs(outputs - expected))),
+            latency_1=figures["latency_1"],
+            latency_32=figures["latency_32"],
+        )
+
+
+def run_fresh(
+    candidate: Candidate, inputs: Mapping[str, Array], signature: str
+) -> tuple[Array, dict[str, Any]]:
+    """Outputs and figures of ``candidate``, loaded in a process of its own.
+
+    Raises:
+      ConfigError: With the last words of the process, if its runtime fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedtrain-verify-") as folder:
+        spec = {
+            "runtime": candidate.runtime,
+            "path": str(candidate.path),
+            "signature": signature,
+            "output": OUTPUTS,
+            "inputs": str(Path(folder) / "inputs.npz"),
+            "outputs": str(Path(folder) / "outputs.npy"),
+            "figures": str(Path(folder) / "figures.json"),
+        }
+        np.savez(spec["inputs"], **inputs)
+        spec_path = Path(folder) / "spec.json"
+        spec_path.write_text(json.dumps(spec), "utf-8")
+        _run(candidate, spec_path)
+        figures = json.loads(Path(spec["figures"]).read_text("utf-8"))
+        return np.load(spec["outputs"], allow_pickle=False), figures
+
+
+def sizes(path: Path) -> tuple[int, int]:
+    """Bytes of a file or folder, as they are and after gzip."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    contents = [file.read_bytes() for file in files if file.is_file()]
+    packed = gzip.compress(b"".join(contents), mtime=0)
+    return sum(map(len, contents)), len(packed)
+
+
+def _run(candidate: Candidate, spec_path: Path) -> None:
+    command = [sys.executable, "-m", "fedtrain.export.measure", str(spec_path)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        raise ConfigError(
+            f"The {candidate.target} variant {candidate.name} does not run in its own "
+            f"runtime: {(done.stderr.strip() or 'no reason given')[-600:]}"
+        )
+
+
+def _checked_raw(variant: record.Variant) -> record.Variant:
+    raw = variant.raw
+    if raw is None or raw.max_output_difference <= MAX_SERVER_DIFFERENCE:
+        return variant
+    refusal = (
+        f"raw columns give outputs that differ by {raw.max_output_difference:.2g} from "
+        "the run's own encoding: a model served so would see other features"
+    )
+    return variant.model_copy(update={"refusal": variant.refusal or refusal})
+
+
+def _inputs(source: Source) -> dict[str, Array]:
+    features = source.evaluation.features
+    return features if isinstance(features, dict) else {"features": features}
