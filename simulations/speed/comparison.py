@@ -117,7 +117,7 @@ def _panel(axis: Any, name: str, results: Mapping[str, Measurement]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(min([0.5, *values]) / 1.5, max([2.0, *values]) * 3)
     axis.axvline(1.0, color="black", linewidth=0.8)
-    axis.bar_label(bars, [f"{value:.2g}" for value in values], padding=3)
+    axis.bar_label(bars, [f"{value:.3g}" for value in values], padding=3)
     axis.invert_yaxis()
     axis.set_title(f"{TITLES.get(name, name)}: time of a round over fedtrain's")
 
