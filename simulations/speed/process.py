@@ -13,6 +13,7 @@ from typing import Any
 from simulations.speed.workload import Array, load_weights
 
 _ROOT = Path(__file__).resolve().parents[2]
+_SECONDS_TO_DIE = 5.0
 _QUIET = {
     "CUDA_VISIBLE_DEVICES": "-1",
     "GRPC_VERBOSITY": "ERROR",
@@ -82,16 +83,14 @@ class MeasuredProcess:
 
     def end(self) -> None:
         """Ends the process and every child that it leaves behind."""
-        family = {pid: _started(pid) for pid in self._all()}
+        started = {pid: _started(pid) for pid in self._all()}
         self._say("end")
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for pid, started in family.items():
-            if started is not None and _started(pid) == started:
-                os.kill(pid, signal.SIGKILL)
+        _kill(started)
         for stream in (self._process.stdin, self._process.stdout, self._errors):
             # A process that is gone has not taken the last command.
             with contextlib.suppress(BrokenPipeError):
@@ -131,6 +130,17 @@ def family(pid: int) -> list[int]:
     for member in found:
         found += [child for child, parent in parents.items() if parent == member]
     return found
+
+
+def _kill(started: dict[int, str | None]) -> None:
+    """Ends those that still are who they were, and waits until they are gone."""
+    ends = time.monotonic() + _SECONDS_TO_DIE
+    for pid, since in started.items():
+        with contextlib.suppress(ProcessLookupError):
+            if since is not None and _started(pid) == since:
+                os.kill(pid, signal.SIGKILL)
+        while since and _started(pid) == since and time.monotonic() < ends:
+            time.sleep(0.01)
 
 
 def _stat(pid: int) -> list[str]:
