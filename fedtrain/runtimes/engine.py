@@ -63,7 +63,7 @@ class Engine:
 
     def __init__(self, round_: Round) -> None:
         self.work = round_.client_work
-        # Eagerly: it mostly names what is there, and a compiled call waits for a thread.
+        # Eagerly: it mostly names what is there; a compiled call waits for a thread.
         self.broadcast = round_.broadcast
         self.total = FlatFunctions(partial(_total, self.work))
         self.server_update = FlatFunctions(round_.server_update)
