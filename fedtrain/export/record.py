@@ -45,9 +45,10 @@ class RawCheck(_Strict):
     """The signature that takes raw columns, on synthetic rows of the schema.
 
     ``max_output_difference`` is to the run's own encoding and model, so that it shows
-    any skew between training and serving.
+    any skew between training and serving. ``columns`` names the column of each input.
     """
 
+    columns: dict[str, str]
     max_output_difference: float
     latency_1: Latency
     latency_32: Latency

@@ -18,7 +18,7 @@ from fedtrain.data.examples import Array
 from fedtrain.data.schema_encoding import encoded
 from fedtrain.export import record, scores
 from fedtrain.export.calibration import synthetic_table
-from fedtrain.export.raw_examples import raw_inputs
+from fedtrain.export.raw_examples import input_names, raw_inputs
 from fedtrain.export.server import FEATURES, RAW
 from fedtrain.export.source import OUTPUTS, Source
 from fedtrain.rounds.evaluation import Evaluator
@@ -159,7 +159,9 @@ class Verifier:
         rows = encoded(plain, table)
         expected = Evaluator(self._source.model).predict(self._source.weights, rows)
         outputs, figures = run_fresh(candidate, raw_inputs(schema, table), RAW)
+        names = input_names(schema)
         return record.RawCheck(
+            columns={given: column for column, given in names.items()},
             max_output_difference=float(np.max(np.abs(outputs - expected))),
             latency_1=figures["latency_1"],
             latency_32=figures["latency_32"],
