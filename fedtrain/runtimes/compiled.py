@@ -54,6 +54,23 @@ class CohortSum(NamedTuple):
     client_states: Mapping[str, Any]
 
 
+class _Prepared(NamedTuple):
+    """A cohort that was packed ahead, and what it was packed from and for."""
+
+    packed: PackedCohort
+    cohort: Cohort
+    execution: Execution
+
+    def serves(self, cohort: Cohort, execution: Execution) -> bool:
+        """Whether packing now would give the same: the same rows, cut the same way."""
+        pairs = zip(self.cohort, cohort, strict=True)
+        same_rows = all(before.examples is now.examples for before, now in pairs)
+        own, asked = (
+            (each.strategy, each.chunk_size) for each in (self.execution, execution)
+        )
+        return same_rows and own == asked
+
+
 class CompiledRuntime:
     """Runs the clients of a round inside one compiled program per chunk.
 
@@ -92,7 +109,7 @@ class CompiledRuntime:
         self._engines: dict[Any, Engine] = {}
         self._executions: dict[Any, Execution] = {}
         self._num_rounds: dict[Any, int] = {}
-        self._prepared: dict[Any, PackedCohort] = {}
+        self._prepared: dict[Any, _Prepared] = {}
 
     def begin(
         self,
@@ -114,6 +131,7 @@ class CompiledRuntime:
         """
         key = _key(round_)
         if recorded:
+            self._num_rounds.pop(key, None)
             workers = self._default.num_workers
             self._executions[key] = replace(
                 execution_from(recorded), num_workers=workers
@@ -138,7 +156,8 @@ class CompiledRuntime:
             return  # trials come first: how to pack is not known yet
         execution = self._executions.get(_key(round_), self._default)
         packed = self._engine(round_).pack(cohort, seed, execution)
-        self._prepared = {_prepared_key(round_, cohort, seed): packed}
+        prepared = _Prepared(packed, cohort, execution)
+        self._prepared = {_prepared_key(round_, cohort, seed): prepared}
 
     def run_round(
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
@@ -170,7 +189,9 @@ class CompiledRuntime:
         engine = self._engine(round_)
         execution = self._execution_for(round_, message, cohort, seed)
         ready = self._prepared.pop(_prepared_key(round_, cohort, seed), None)
-        packed = ready or engine.pack(cohort, seed, execution)
+        if ready is not None and ready.serves(cohort, execution):
+            return engine.run(message, ready.packed, cohort, execution)
+        packed = engine.pack(cohort, seed, execution)
         return engine.run(message, packed, cohort, execution)
 
     def server_update(
@@ -192,9 +213,11 @@ class CompiledRuntime:
                 cohort,
                 seed,
                 default=self._default,
-                num_rounds=self._num_rounds.pop(key),
+                num_rounds=self._num_rounds[key],
             )
             self._executions[key] = choice.execution
+            # Only now: what is packed ahead waits for the choice.
+            self._num_rounds.pop(key, None)
             if choice.line:
                 self.tell(choice.line)
         return self._executions.get(key, self._default)

@@ -193,18 +193,89 @@ def test_other_threads_than_recorded_are_refused():
         execution_from(recorded)
 
 
+def chunks_run(monkeypatch):
+    """Hears how many chunks each cohort is run in."""
+    heard = []
+    run = Engine.run
+
+    def listened(engine, message, packed, *rest):
+        heard.append(len(packed.chunks))
+        return run(engine, message, packed, *rest)
+
+    monkeypatch.setattr(Engine, "run", listened)
+    return heard
+
+
 def test_a_prepared_cohort_changes_no_bit():
-    round_ = round_of()
+    round_, clients = round_of(), cohort()
     state = round_.init(MODEL.init(SEED))
     plain, prepared = CompiledRuntime(), CompiledRuntime()
-    without_states = [client._replace(state=()) for client in cohort()]
+    without_states = [client._replace(state=()) for client in clients]
     prepared.prepare(round_, without_states, SEED)
-    (packed,) = prepared._prepared.values()
+    (ready,) = prepared._prepared.values()
     results = [
-        runtime.run_round(round_, state, cohort(), SEED)
-        for runtime in (plain, prepared)
+        runtime.run_round(round_, state, clients, SEED) for runtime in (plain, prepared)
     ]
-    assert len(packed.chunks) == 4
+    assert len(ready.packed.chunks) == 4
+    assert ready.serves(clients, Execution())
     assert not prepared._prepared
     for one, other in zip(*(tf.nest.flatten(r.state) for r in results), strict=True):
         assert one.numpy().tobytes() == other.numpy().tobytes()
+
+
+def test_what_was_packed_to_be_run_otherwise_is_packed_anew(monkeypatch):
+    heard = chunks_run(monkeypatch)
+    round_, clients = round_of(), cohort()
+    runtime = CompiledRuntime()
+    runtime.prepare(round_, clients, SEED)
+    recorded = Execution(chunk_size=2, intra_op_threads=intra_op_threads())
+    runtime.begin(round_, num_rounds=9, recorded=recorded.as_dict())
+    runtime.run_round(round_, round_.init(MODEL.init(SEED)), clients, SEED)
+    assert heard == [2]
+
+
+def test_rows_packed_ahead_are_not_used_for_other_rows_of_the_same_clients():
+    round_, clients = round_of(), cohort()
+    state = round_.init(MODEL.init(SEED))
+    others = [
+        client._replace(
+            examples=Examples(
+                features=client.examples.features + 1.0, labels=client.examples.labels
+            )
+        )
+        for client in clients
+    ]
+    expected = CompiledRuntime().run_round(round_, state, others, SEED).state
+    runtime = CompiledRuntime()
+    runtime.prepare(round_, clients, SEED)
+    actual = runtime.run_round(round_, state, others, SEED).state
+    tf.nest.map_structure(np.testing.assert_array_equal, actual, expected)
+
+
+def test_nothing_is_packed_ahead_before_the_trials_have_ended(
+    given_seconds, monkeypatch
+):
+    round_, clients = round_of(), cohort()
+    runtime = CompiledRuntime()
+    timed = tuning._Bench.seconds
+
+    def seconds(bench, execution):
+        runtime.prepare(round_, clients, seeds.root(6))
+        return timed(bench, execution)
+
+    monkeypatch.setattr(tuning._Bench, "seconds", seconds)
+    after_one_round(runtime, round_, clients)
+    assert given_seconds
+    assert not runtime._prepared
+
+
+def test_a_record_ends_trials_that_were_still_due(given_seconds):
+    round_ = round_of()
+    runtime = CompiledRuntime()
+    recorded = runtime.execution(round_)
+    state = round_.init(MODEL.init(SEED))
+    runtime.begin(round_, num_rounds=1000)
+    runtime.run_round(round_, state, [], SEED)
+    runtime.begin(round_, num_rounds=0, recorded=recorded)
+    runtime.run_round(round_, state, cohort(), SEED)
+    assert given_seconds == []
