@@ -7,7 +7,7 @@ Source: Han, Mao and Dally (2016), Deep Compression, https://arxiv.org/abs/1510.
 section 3 (linear start, gradients collected by value).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from fedtrain.core.errors import ConfigError
 
 Start = Literal["linear", "density"]
 
-_MOST_ITERATIONS = 200
 # Below this the operation that every way of running clients knows is fast enough.
 _LARGE = 2**16
 
@@ -28,6 +27,7 @@ def clustered(
     num_clusters: int,
     *,
     start: Start = "linear",
+    num_iterations: int = 200,
     keep_zeros: bool = True,
     kernels: Sequence[bool] | None = None,
 ) -> Constraint:
@@ -41,20 +41,30 @@ def clustered(
       num_clusters: Distinct values of a kernel, the zero included; 2 to 256.
       start: Where k-means starts: ``"linear"`` spreads values evenly over the range,
         which keeps the few large weights; ``"density"`` over the ranks.
+      num_iterations: Of k-means, at most. None from a linear start rounds more, but
+        most weights then share few of the values, which halves a file after gzip.
       keep_zeros: Whether zeros are a cluster of their own that never moves.
       kernels: Which leaves are clustered; see ``kernel_leaves``.
     """
     validate.positive_integer(num_clusters=num_clusters)
     validate.one_of(("linear", "density"), start=start)
+    validate.non_negative(num_iterations=num_iterations)
     if not 2 <= num_clusters <= 256:
         raise ConfigError(f"num_clusters must be from 2 to 256, got {num_clusters}.")
+
+    centroids = partial(
+        _centroids,
+        num_centroids=num_clusters - int(keep_zeros),
+        start=start,
+        num_iterations=num_iterations,
+        keep_zeros=keep_zeros,
+    )
 
     def derive(trainable: Any, round_number: Any) -> tuple[Any, ...]:
         del round_number
         leaves = kernel_leaves(trainable, kernels)
         return tuple(
-            _assignments(leaf, num_clusters, start, keep_zeros=keep_zeros)
-            for leaf in leaves
+            _assignments(leaf, centroids, keep_zeros=keep_zeros) for leaf in leaves
         )
 
     def apply(assignments: Any, trainable: Any) -> Any:
@@ -65,21 +75,23 @@ def clustered(
 
 
 def _assignments(
-    leaf: Any, num_clusters: int, start: Start, *, keep_zeros: bool
+    leaf: Any, centroids: Callable[[Any], Any], *, keep_zeros: bool
 ) -> Any:
     """The cluster of each weight, int32 of the leaf's shape; kept zeros have 0."""
     values = tf.reshape(tf.cast(leaf, tf.float32), [-1])
-    centroids = _centroids(
-        values, num_clusters - int(keep_zeros), start, keep_zeros=keep_zeros
-    )
-    nearest = tf.searchsorted(_midpoints(centroids), values, side="right")
+    nearest = tf.searchsorted(_midpoints(centroids(values)), values, side="right")
     if keep_zeros:
         nearest = tf.where(values == 0.0, 0, nearest + 1)
     return tf.reshape(nearest, leaf.shape)
 
 
 def _centroids(
-    values: Any, num_centroids: int, start: Start, *, keep_zeros: bool
+    values: Any,
+    *,
+    num_centroids: int,
+    start: Start,
+    num_iterations: int,
+    keep_zeros: bool,
 ) -> Any:
     """K-means of numbers by Lloyd's iterations; rising, float32 [num_centroids].
 
@@ -106,7 +118,7 @@ def _centroids(
         lambda _, moved: moved,
         improve,
         (first, tf.constant(value=True)),
-        maximum_iterations=_MOST_ITERATIONS,
+        maximum_iterations=num_iterations,
     )
     return centroids
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from fedtrain.client_work.client_work import (
     Broadcast,
     ClientInput,
@@ -107,8 +109,7 @@ def _kept(constraint: Constraint, fixed: Any, state: ServerState) -> ModelWeight
 
 
 def _client_work(round_of: RoundOf, model: Model, constraint: Constraint) -> ClientWork:
-    def under(fixed: Any) -> ClientWork:
-        return round_of(constrained_model(model, constraint, fixed)).client_work
+    under = partial(_work_under, round_of, model, constraint, {})
 
     def start(message: Broadcast, client: ClientInput) -> _Carry:
         fixed = message.shared.fixed
@@ -122,6 +123,23 @@ def _client_work(round_of: RoundOf, model: Model, constraint: Constraint) -> Cli
 
     plain = round_of(model).client_work
     return plain._replace(start=start, step=step, finish=finish)
+
+
+def _work_under(
+    round_of: RoundOf,
+    model: Model,
+    constraint: Constraint,
+    kept: dict[Any, ClientWork],
+    fixed: Any,
+) -> ClientWork:
+    # The last one is kept, because what a model's forward pass traces is found by it.
+    key = tuple(leaf.ref() for leaf in tf.nest.flatten(fixed))
+    work = kept.get(key)
+    if work is None:
+        work = round_of(constrained_model(model, constraint, fixed)).client_work
+        kept.clear()
+        kept[key] = work
+    return work
 
 
 def _plain(message: Broadcast) -> Broadcast:

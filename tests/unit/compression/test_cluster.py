@@ -36,6 +36,15 @@ def test_zeros_stay_zeros_and_nothing_else_becomes_zero():
     assert num_distinct(shared) == 4
 
 
+def test_without_iterations_a_weight_has_the_mean_of_its_stretch_of_the_range():
+    shared = after(clustered(6, num_iterations=0, keep_zeros=False), KERNEL)
+    even = np.linspace(KERNEL.min(), KERNEL.max(), 6)
+    nearest = np.abs(KERNEL[..., None] - even).argmin(-1)
+    for cluster in range(6):
+        expected = KERNEL[nearest == cluster].mean(dtype=np.float64)
+        np.testing.assert_allclose(shared[nearest == cluster], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("start", ["linear", "density"])
 def test_shared_weights_keep_their_clusters(start):
     levels = np.array([0.0, -50.0, -0.01, 0.02, 0.03, 9.0], np.float32)

@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,6 +21,7 @@ from fedtrain.core import nests, seeds
 from fedtrain.data.examples import Examples
 from fedtrain.data.sets import digits
 from fedtrain.models.dense import dense_classifier
+from fedtrain.models.keras import keras_model
 from fedtrain.optimizers.adaptive import adam
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.privacy.dp_sgd import dp_sgd
@@ -122,12 +124,16 @@ def by_plain_python(round_name, constraint_name):
     return after_rounds(EagerRuntime(), tuned(round_name, constraint_name))
 
 
-CASES = [("plain", name) for name in CONSTRAINTS] + [
-    (name, "all") for name in ROUNDS if name != "plain"
+CASES = [
+    *(("plain", name) for name in CONSTRAINTS),
+    ("client_private", "all"),
+    # The gradients of single rows are traced anew in every round: half a minute.
+    pytest.param(("row_private", "all"), marks=pytest.mark.slow),
+    pytest.param(("central_row_private", "all"), marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_server_keeps_to_the_constraint_and_learns(case):
     state = by_plain_python(*case)
     initial = MODEL.init(seeds.root(3))
@@ -148,7 +154,13 @@ def test_the_server_keeps_to_the_constraint_and_learns(case):
 
 @pytest.mark.parametrize(
     ("strategy", "case"),
-    [*(("graph", case) for case in CASES), ("stacked", ("plain", "all"))],
+    [
+        *(("graph", ("plain", name)) for name in ("global", "quantized")),
+        *(("graph", (name, "all")) for name in ("plain", "client_private")),
+        pytest.param("stacked", ("plain", "all"), marks=pytest.mark.slow),
+        pytest.param("graph", ("row_private", "all"), marks=pytest.mark.slow),
+        pytest.param("graph", ("central_row_private", "all"), marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_compiled_rounds_equal_plain_python(strategy, case):
@@ -163,13 +175,39 @@ def test_clients_compute_with_constrained_weights_and_send_constrained_updates()
     round_ = tuned("plain", "all")
     state = round_.init(MODEL.init(seeds.root(3)))
     message = round_.broadcast(state)
-    total = EagerRuntime().run_round(round_, state, cohort(), SEED).state
+    fresh = round_.client_work.init_state(state.weights)
+    clients = [client._replace(state=fresh) for client in cohort()]
+    total = EagerRuntime().run_round(round_, state, clients, SEED).state
     kernel = message.weights.trainable[1]["kernel"]
     update = total.weights.trainable[1]["kernel"] - kernel
     assert not np.any(update[kernel == 0])
     for value in np.unique(kernel):
         moved = update.numpy()[kernel.numpy() == value]
         np.testing.assert_allclose(moved, moved[0], rtol=1e-9)
+
+
+def test_a_keras_model_keeps_its_zeros_and_its_values():
+    layers = [
+        keras.layers.Input([8]),
+        keras.layers.Reshape([4, 2]),
+        keras.layers.Conv1D(6, 2),
+        keras.layers.BatchNormalization(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3),
+    ]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = keras_model(keras.Sequential(layers), loss=loss)
+    round_ = fine_tuned(plain, model, CONSTRAINTS["all"])
+    state = round_.init(model.init(seeds.root(3)))
+    fresh = round_.client_work.init_state(state.weights)
+    clients = [client._replace(state=fresh) for client in cohort()]
+    runtime = CompiledRuntime(strategy="graph", num_workers=1)
+    after = runtime.run_round(round_, state, clients, SEED).state.weights
+    for leaf in after.trainable:
+        if len(leaf.shape) > 1:
+            assert sparsity(leaf) == pytest.approx(0.7, abs=0.05)
+            assert num_distinct(leaf) <= 5
+    assert not np.array_equal(after.state[0], state.weights.state[0])
 
 
 def test_only_the_servers_weights_decide_what_is_sent():
@@ -214,13 +252,13 @@ def test_fine_tuning_wins_back_what_compression_costs():
     def accuracy(weights):
         return evaluator.evaluate(weights, split.test)["accuracy"]
 
-    constraint = chain(pruned(0.9), clustered(8), quantized())
+    constraint = chain(pruned(0.8), clustered(16), quantized())
     weights = rounds(round_of(model), model.init(SEED), range(15))
     compressed = one_shot(weights, constraint)
     tuned_ = rounds(fine_tuned(round_of, model, constraint), weights, range(15, 25))
     tuned_ = one_shot(tuned_, constraint)
     assert accuracy(weights) > 0.93
     assert accuracy(compressed) < accuracy(weights) - 0.1
-    assert accuracy(tuned_) > accuracy(weights) - 0.05
-    assert sparsity(tuned_.trainable[0]["kernel"]) == pytest.approx(0.9, abs=0.005)
+    assert accuracy(tuned_) > accuracy(weights) - 0.04
+    assert sparsity(tuned_.trainable[0]["kernel"]) == pytest.approx(0.8, abs=0.005)
     assert nests.num_weights(tuned_) == nests.num_weights(weights)
