@@ -19,6 +19,7 @@ from fedtrain.data.examples import Array
 
 Inputs = Mapping[str, Array]
 Predict = Callable[[Inputs], Array]
+INPUTS, OUTPUTS, FIGURES = "inputs.npz", "outputs.npy", "figures.json"
 _REPEATS = {1: 300, 32: 100}
 _WARMUPS = 20
 _CHUNK = 256
@@ -27,22 +28,27 @@ _CHUNK = 256
 def main(spec_path: str) -> None:
     """Reads a specification, measures, and writes outputs and figures beside it."""
     spec = json.loads(Path(spec_path).read_text("utf-8"))
-    with np.load(spec["inputs"], allow_pickle=False) as arrays:
+    signature_of = _LOADERS[spec["runtime"]](spec["path"])
+    for folder, signature in spec["signatures"].items():
+        predict = signature_of(signature, spec["output"])
+        _measure(predict, Path(folder))
+
+
+def _measure(predict: Predict, folder: Path) -> None:
+    with np.load(folder / INPUTS, allow_pickle=False) as arrays:
         inputs = dict(arrays)
-    predict = _LOADERS[spec["runtime"]](spec)
     figures: dict[str, Any] = {
         f"latency_{size}": latency(predict, _first(inputs, size), _REPEATS[size])
         for size in _REPEATS
     }
     figures["peak_memory_bytes"] = peak_memory_bytes()
     num_rows = len(next(iter(inputs.values())))
-    step = 1 if spec.get("batch_is_fixed") else _CHUNK
     parts = [
-        predict({name: array[i : i + step] for name, array in inputs.items()})
-        for i in range(0, num_rows, step)
+        predict({name: array[i : i + _CHUNK] for name, array in inputs.items()})
+        for i in range(0, num_rows, _CHUNK)
     ]
-    np.save(spec["outputs"], np.concatenate(parts))
-    Path(spec["figures"]).write_text(json.dumps(figures), "utf-8")
+    np.save(folder / OUTPUTS, np.concatenate(parts))
+    (folder / FIGURES).write_text(json.dumps(figures), "utf-8")
 
 
 def latency(predict: Predict, inputs: Inputs, repeats: int) -> dict[str, float]:
@@ -73,35 +79,35 @@ def peak_memory_bytes() -> int | None:
     return int(line.split()[1]) * 1024
 
 
-def _saved_model(spec: Mapping[str, Any]) -> Predict:
+def _saved_model(path: str) -> Callable[[str, str], Predict]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    loaded = tf.saved_model.load(spec["path"])
-    signature = loaded.signatures[spec["signature"]]
+    loaded = tf.saved_model.load(path)
 
-    def predict(inputs: Inputs) -> Array:
-        tensors = {name: tf.constant(array) for name, array in inputs.items()}
-        return np.asarray(signature(**tensors)[spec["output"]])
+    def signature_of(signature: str, output: str) -> Predict:
+        function = loaded.signatures[signature]
+        return lambda inputs: np.asarray(
+            function(**{name: tf.constant(v) for name, v in inputs.items()})[output]
+        )
 
-    # The loaded object must outlive its signature.
-    predict.keeps = loaded  # type: ignore[attr-defined]
-    return predict
+    return signature_of
 
 
-def _tflite(spec: Mapping[str, Any]) -> Predict:
+def _tflite(path: str) -> Callable[[str, str], Predict]:
     runtime = importlib.import_module("ai_edge_litert.interpreter")
-    interpreter = runtime.Interpreter(model_path=spec["path"], num_threads=1)
-    runner = interpreter.get_signature_runner()
+    interpreter = runtime.Interpreter(model_path=path, num_threads=1)
 
-    def predict(inputs: Inputs) -> Array:
-        return np.array(runner(**inputs)[spec["output"]])
+    def signature_of(signature: str, output: str) -> Predict:
+        del signature  # a TFLite file has one
+        runner = interpreter.get_signature_runner()
+        return lambda inputs: np.array(runner(**inputs)[output])
 
-    return predict
+    return signature_of
 
 
-_LOADERS: dict[str, Callable[[Mapping[str, Any]], Predict]] = {
+_LOADERS: dict[str, Callable[[str], Callable[[str, str], Predict]]] = {
     "saved_model": _saved_model,
     "tflite": _tflite,
 }

@@ -9,14 +9,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Array
+from fedtrain.data.schema import Schema
 from fedtrain.data.schema_encoding import encoded
-from fedtrain.export import record, scores
+from fedtrain.export import measure, record, scores
 from fedtrain.export.calibration import synthetic_table
 from fedtrain.export.raw_examples import input_names, raw_inputs
 from fedtrain.export.server import FEATURES, RAW
@@ -58,7 +59,9 @@ class Verifier:
 
     def measured(self, candidate: Candidate, *, folder: Path) -> record.Variant:
         """The figures of ``candidate``; ``path`` is given relative to ``folder``."""
-        outputs, figures = run_fresh(candidate, _inputs(self._source), FEATURES)
+        asked = {FEATURES: _inputs(self._source), **self._raw_rows(candidate)}
+        measured = run_fresh(candidate, asked)
+        outputs, figures = measured[FEATURES]
         found = self._scores(outputs)
         drops = {
             name: 100.0 * (value - found[name])
@@ -82,7 +85,7 @@ class Verifier:
             worst_slice=max(slices, key=lambda s: s.drop_points, default=None),
             max_output_difference=difference,
             agreement=float(np.mean(self._decided(outputs) == self._decisions)),
-            raw=self._raw_check(candidate),
+            raw=self._raw_check(*measured[RAW]) if RAW in measured else None,
             **figures,
         )
         return _checked_raw(variant)
@@ -147,18 +150,21 @@ class Verifier:
                 )
         return None
 
-    def _raw_check(self, candidate: Candidate) -> record.RawCheck | None:
-        """Raw columns through the served graph beside the run's own encoding."""
+    def _raw_rows(self, candidate: Candidate) -> dict[str, dict[str, Array]]:
         schema = self._source.schema
         if schema is None or candidate.runtime != "saved_model":
-            return None
+            return {}
+        return {RAW: raw_inputs(schema, synthetic_table(schema))}
+
+    def _raw_check(self, outputs: Array, figures: Mapping[str, Any]) -> record.RawCheck:
+        """Raw columns through the served graph beside the run's own encoding."""
+        schema = cast(Schema, self._source.schema)
         table = synthetic_table(schema)
         plain = schema.model_copy(
             update={"client": None, "entity": None, "weight": None}
         )
         rows = encoded(plain, table)
         expected = Evaluator(self._source.model).predict(self._source.weights, rows)
-        outputs, figures = run_fresh(candidate, raw_inputs(schema, table), RAW)
         names = input_names(schema)
         return record.RawCheck(
             columns={given: column for column, given in names.items()},
@@ -169,29 +175,32 @@ class Verifier:
 
 
 def run_fresh(
-    candidate: Candidate, inputs: Mapping[str, Array], signature: str
-) -> tuple[Array, dict[str, Any]]:
+    candidate: Candidate, inputs: Mapping[str, Mapping[str, Array]]
+) -> dict[str, tuple[Array, dict[str, Any]]]:
     """Outputs and figures of ``candidate``, loaded in a process of its own.
+
+    Args:
+      candidate: What is loaded.
+      inputs: Rows for each signature that is called, input by input.
 
     Raises:
       ConfigError: With the last words of the process, if its runtime fails.
     """
     with tempfile.TemporaryDirectory(prefix="fedtrain-verify-") as folder:
+        folders = {signature: Path(folder) / signature for signature in inputs}
+        for signature, rows in inputs.items():
+            folders[signature].mkdir()
+            np.savez(folders[signature] / measure.INPUTS, **rows)
         spec = {
             "runtime": candidate.runtime,
             "path": str(candidate.path),
-            "signature": signature,
             "output": OUTPUTS,
-            "inputs": str(Path(folder) / "inputs.npz"),
-            "outputs": str(Path(folder) / "outputs.npy"),
-            "figures": str(Path(folder) / "figures.json"),
+            "signatures": {str(path): name for name, path in folders.items()},
         }
-        np.savez(spec["inputs"], **inputs)
         spec_path = Path(folder) / "spec.json"
         spec_path.write_text(json.dumps(spec), "utf-8")
         _run(candidate, spec_path)
-        figures = json.loads(Path(spec["figures"]).read_text("utf-8"))
-        return np.load(spec["outputs"], allow_pickle=False), figures
+        return {name: _result(path) for name, path in folders.items()}
 
 
 def sizes(path: Path) -> tuple[int, int]:
@@ -200,6 +209,11 @@ def sizes(path: Path) -> tuple[int, int]:
     contents = [file.read_bytes() for file in files if file.is_file()]
     packed = gzip.compress(b"".join(contents), mtime=0)
     return sum(map(len, contents)), len(packed)
+
+
+def _result(folder: Path) -> tuple[Array, dict[str, Any]]:
+    figures = json.loads((folder / measure.FIGURES).read_text("utf-8"))
+    return np.load(folder / measure.OUTPUTS, allow_pickle=False), figures
 
 
 def _run(candidate: Candidate, spec_path: Path) -> None:
