@@ -134,6 +134,8 @@ def fastest(
     known = remembered.recall(key)
     if known is not None and _is_possible(bench, known):
         return Choice(known, f"Rounds run as {known}, as found in an earlier run.")
+    if num_rounds * _SHARE_OF_RUN < 1 + _LEAST_REPETITIONS:
+        return Choice(default, "")  # timing the graph loop alone would take longer
     graph = Trial(default, bench.seconds(default))
     budget = min(_SHARE_OF_RUN * graph.seconds * num_rounds, _MOST_SECONDS)
     if budget < _LEAST_SECONDS:
@@ -149,11 +151,15 @@ def fastest(
 
 def _is_possible(bench: _Bench, execution: Execution) -> bool:
     """Other work with the same shapes may have been what was remembered."""
-    try:
-        bench.probe(execution)
-    except (ConfigError, tf.errors.ResourceExhaustedError):
+    if execution.strategy == "graph":
+        return True
+    _, expected = bench.probe(replace(bench.default, chunk_size=execution.chunk_size))
+    if execution.strategy in _excluded(bench.engine, bench.default):
         return False
-    return True
+    try:
+        return _is_same(bench.probe(execution)[1], expected)
+    except (ConfigError, tf.errors.OpError):
+        return False
 
 
 def _add_within(
@@ -186,10 +192,9 @@ def _tried(bench: _Bench, execution: Execution) -> Trial:
         return Trial(execution, np.inf, "does not fit in memory")
     try:
         own_seconds, own = bench.probe(execution)
-    except (ConfigError, tf.errors.ResourceExhaustedError) as error:
-        return Trial(
-            execution, np.inf, f"not possible ({type(error.__cause__).__name__})"
-        )
+    except (ConfigError, tf.errors.OpError) as error:
+        reason = type(error.__cause__ or error).__name__
+        return Trial(execution, np.inf, f"not possible ({reason})")
     graph = replace(bench.default, chunk_size=execution.chunk_size)
     seconds, expected = bench.probe(graph)
     if not _is_same(own, expected):
