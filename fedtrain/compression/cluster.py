@@ -42,7 +42,7 @@ def clustered(
       start: Where k-means starts: ``"linear"`` spreads values evenly over the range,
         which keeps the few large weights; ``"density"`` over the ranks.
       num_iterations: Of k-means, at most. None from a linear start rounds more, but
-        most weights then share few of the values, which halves a file after gzip.
+        most weights then share few values: 30 instead of 42 kB after gzip, say.
       keep_zeros: Whether zeros are a cluster of their own that never moves.
       kernels: Which leaves are clustered; see ``kernel_leaves``.
     """

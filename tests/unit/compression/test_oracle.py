@@ -192,17 +192,22 @@ def test_clustered_models_are_as_good_and_as_small(data_dir, trained):
         "number_of_clusters": 16,
         "cluster_centroids_init": clustering.CentroidInitialization.LINEAR,
     }
-    expected = theirs(
-        with_weights(trained),
-        lambda model: clustering.cluster_weights(model, **settings),
-        clustering.strip_clustering,
-        # It adds up the gradients of a cluster: at 0.1 it forgets everything.
-        learning_rate=1e-3,
+    # It adds up the gradients of a cluster: at 0.1 it forgets everything, and at 0.001
+    # it moves weights to other clusters, which makes it smaller and less good.
+    still, moved = (
+        theirs(
+            with_weights(trained),
+            lambda model: clustering.cluster_weights(model, **settings),
+            clustering.strip_clustering,
+            learning_rate=learning_rate,
+        )
+        for learning_rate in (1e-6, 1e-3)
     )
     even = clustered(16, num_iterations=0, keep_zeros=False)
     actual = ours(with_weights(trained), even)
     assert max(num_distinct(k) for k in kernels(actual)) <= 16
-    compare(actual, expected)
+    assert accuracy(actual) >= accuracy(moved) - 0.3
+    compare(actual, still)
 
 
 def compare(actual, expected):
