@@ -7,6 +7,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# As `fedtrain simulate` sets it: a run is resumed with the threads that it had.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import fedtrain
 
