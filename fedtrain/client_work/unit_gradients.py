@@ -54,17 +54,24 @@ class Outer(NamedTuple):
     restore: Callable[[Any], Any] | None = None
 
     def squared_norms(self) -> Any:
-        """[units]; over several positions never less than the true value.
+        """[units]; never less than the true value but for the rounding of a sum.
 
-        There it is a difference of large numbers, so a bound of its rounding is added.
+        Over several positions it is a difference of large numbers, worked out in
+        float64. What ``scaled_sum`` rounds there is added, as it too must be bounded.
         """
+        bound = _squares_from_above(self.left) * _squares_from_above(self.right)
         if self.left.shape.rank == 2:
-            return _squares(self.left) * _squares(self.right)
-        grams = (tf.matmul(x, x, transpose_b=True) for x in (self.left, self.right))
+            return bound
+        wide = [tf.cast(x, tf.float64) for x in (self.left, self.right)]
+        grams = (tf.matmul(x, x, transpose_b=True) for x in wide)
         products = tf.reduce_sum(functools.reduce(tf.multiply, grams), [1, 2])
-        rounding = 2.0 * np.finfo(self.left.dtype.as_numpy_dtype).eps
-        bound = _squares(self.left) * _squares(self.right)
-        return tf.maximum(products, 0.0) + rounding * bound
+        products = tf.cast(tf.maximum(products, 0.0), bound.dtype)
+        return products + self._rounding() * bound
+
+    def _rounding(self) -> float:
+        num_terms = 2 * self.left.shape[1] + self.left.shape[2] + self.right.shape[2]
+        products = 2.0 * num_terms * np.finfo(np.float64).eps
+        return float(max(products, _rounding(self.left)))
 
     def scaled_sum(self, factors: Any, kept: Any) -> Any:
         """The sum of ``factors`` [units, 1] times the gradients, in one's shape."""
@@ -97,15 +104,21 @@ class Lookup(NamedTuple):
     shape: Any
 
     def squared_norms(self) -> Any:
-        """[units]; a row that was looked up twice has the sum of both gradients."""
-        if self.indices.shape[1] == 1:
+        """[units]; a row that was looked up twice has the sum of both gradients.
+
+        What ``scaled_sum`` rounds where they nearly cancel is added.
+        """
+        positions = self.indices.shape[1]
+        if positions == 1:
             return _squares(self.values)
         same = tf.equal(self.indices[:, :, tf.newaxis], self.indices[:, tf.newaxis])
         first = tf.argmax(tf.cast(same, tf.int8), 2, output_type=tf.int32)
-        units, positions = tf.shape(first)[0], first.shape[1]
+        units = tf.shape(first)[0]
         place = first + positions * tf.range(units)[:, tf.newaxis]
         by_row = tf.math.unsorted_segment_sum(self.values, place, units * positions)
-        return _squares(tf.reshape(by_row, [units, positions * by_row.shape[-1]]))
+        squares = _squares(tf.reshape(by_row, [units, positions * by_row.shape[-1]]))
+        rounding = positions * _rounding(self.values)
+        return squares + rounding * _squares(self.values)
 
     def scaled_sum(self, factors: Any, kept: Any) -> Any:
         """The sum of ``factors`` [units, 1] times the gradients, in one's shape."""
@@ -256,6 +269,19 @@ def _with_positions(tensor: Any) -> Any:
 
 def _squares(tensor: Any) -> Any:
     return tf.reduce_sum(tf.square(tensor), list(range(1, tensor.shape.rank)))
+
+
+def _squares_from_above(tensor: Any) -> Any:
+    """As ``_squares``; what is too small to be squared counts as the smallest number.
+
+    A tiny activation times a huge gradient is not small.
+    """
+    smallest = float(np.finfo(tensor.dtype.as_numpy_dtype).tiny)
+    return _squares(tensor) + smallest * float(np.prod(tensor.shape[1:]))
+
+
+def _rounding(tensor: Any) -> float:
+    return 2.0 * float(np.finfo(tensor.dtype.as_numpy_dtype).eps)
 
 
 def _flat(tensor: Any) -> Any:

@@ -83,7 +83,7 @@ def _uses_of(tensor: Any, consumers: Any, facts: dict[str, Any]) -> list[Use]:
 
 
 def _is_view(operation: Any, place: int) -> bool:
-    if operation.type == "Cast" and not operation.outputs[0].dtype.is_floating:
+    if operation.type == "Cast" and not _is_wide(operation.outputs[0].dtype):
         return False
     return _PARTS.get(operation.type) == place or (
         operation.type in _VIEWS and place == 0
@@ -94,8 +94,7 @@ def _use(view: Any, operation: Any, place: int, facts: dict[str, Any]) -> Use:
     rule = _RULES.get(operation.type)
     given = [facts[tensor.name] for tensor in operation.inputs]
     others = [fact for i, fact in enumerate(given) if i != place]
-    if view.dtype.size < 4:
-        # The sum of many rows would be rounded to few bits, so by more than one row is.
+    if not _is_wide(view.dtype):
         raise NotSeparableError(f"{view.name} is of type {view.dtype.name}")
     found = None
     if rule and view.shape.is_fully_defined() and None not in others:
@@ -106,6 +105,11 @@ def _use(view: Any, operation: Any, place: int, facts: dict[str, Any]) -> Use:
             "there is no rule"
         )
     return Use(view, operation.outputs[0], found)
+
+
+def _is_wide(dtype: Any) -> bool:
+    """Else a sum of many rows would be rounded to few bits, so by more than one row."""
+    return bool(dtype.is_floating and dtype.size >= 4)
 
 
 def _rows_first(fact: Any) -> bool:

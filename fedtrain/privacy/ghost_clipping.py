@@ -264,7 +264,7 @@ def _clipped(
     parts = [part for views in gradients for _, part in views.values()]
     if not parts:
         return [tf.zeros_like(leaf) for leaf in leaves]
-    squares = [tf.cast(part.squared_norms(), leaves[0].dtype) for part in parts]
+    squares = [tf.cast(part.squared_norms(), tf.float64) for part in parts]
     factors, kept = clip_factors(tf.add_n(squares), bound)
     return [
         _leaf_sum(leaf, views, factors[:, tf.newaxis], kept[:, tf.newaxis])

@@ -130,7 +130,8 @@ def strided_slice(operation: Any, given: list[Fact]) -> Any:
         return SIZE if numbers is None or None in numbers else CONSTANT
     if given[0].kind == "places":
         return same(operation, given) if _closed(operation) else None
-    if given[0].kind != "rows":
+    # Limits that depend on the number of rows would choose by it what a row shows.
+    if given[0].kind != "rows" or not kinds(given[1:]) <= {"constant"}:
         return None
     if any(attribute(operation, f"{name}_mask") for name in ("ellipsis", "new_axis")):
         return _behind_ellipsis(operation, given)

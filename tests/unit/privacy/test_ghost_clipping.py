@@ -11,7 +11,14 @@ from keras import layers
 from fedtrain.core import nests, seeds
 from fedtrain.models.keras import keras_model
 from fedtrain.models.losses import masked_token_cross_entropy, sparse_cross_entropy
-from fedtrain.models.model import Batch, ForwardPass, Model, ModelWeights, mean_loss
+from fedtrain.models.model import (
+    Batch,
+    ForwardPass,
+    Model,
+    ModelWeights,
+    PerExample,
+    mean_loss,
+)
 from fedtrain.privacy.clipping import sum_by_entity, sum_of_clipped
 from fedtrain.privacy.ghost_clipping import clipped_sum, obstacle
 
@@ -418,6 +425,57 @@ def test_keras_models(name):
     assert obstacle(*given_) is None
     assert_close(ghost(*given_), oracle(*given_))
     assert_close(ghost(*given_, 3), oracle(*given_, 3))
+
+
+def squared_error(labels, outputs):
+    return PerExample(tf.square(outputs - labels)[:, 0], tf.ones_like(outputs[:, 0]))
+
+
+def test_a_tiny_input_times_a_huge_error_is_clipped():
+    """The input's squares are below what float32 holds, the gradient is not."""
+    model = pure(
+        lambda weights, x: x @ weights["kernel"],
+        loss=squared_error,
+        scale=0.0,
+        kernel=[1000, 1],
+    )
+    batch = Batch(
+        tf.fill([1, 1000], 1.05e-19), tf.fill([1, 1], 9e18), tf.ones(1), tf.ones(1)
+    )
+    given_ = model, model.init(SEED), batch
+    assert obstacle(*given_) is None
+    assert float(nests.global_norm(ghost(*given_))) <= CLIPPING_NORM * (1 + 1e-5)
+
+
+def test_lookups_that_cancel_leave_no_rounding_behind():
+    """Two lookups of one row of a table, whose huge gradients add up to nothing."""
+    tokens = pure(
+        lambda weights, given: tf.reduce_sum(
+            tf.gather(weights["table"], tf.cast(given[:, 0], tf.int32))
+            * given[:, 1, :, tf.newaxis],
+            1,
+        ),
+        loss=squared_error,
+        table=[2, 1],
+    )
+    small, huge = [[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1e9, -1e9]]
+    rows = tf.constant([small, huge])
+    batch = Batch(rows, tf.ones([2, 1]), tf.ones(2), tf.ones(2))
+    weights = tokens.init(SEED)
+    fewer = Batch(*(leaf[:1] for leaf in batch))
+    assert obstacle(tokens, weights, batch) is None
+    moved = nests.subtract(ghost(tokens, weights, batch), ghost(tokens, weights, fewer))
+    assert float(nests.global_norm(moved)) <= CLIPPING_NORM * 1e-2
+
+
+def test_a_weight_that_was_rounded_on_the_way_has_every_rows_gradient_computed():
+    model = pure(
+        lambda weights, x: (
+            x @ tf.cast(tf.cast(weights["kernel"], tf.bfloat16), tf.float32)
+        ),
+        kernel=[4, 3],
+    )
+    assert "Cast" in obstacle(model, model.init(SEED), batch_of([4]))
 
 
 def test_dropout_is_drawn_for_each_row_and_from_the_seed():
