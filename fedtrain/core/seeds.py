@@ -188,10 +188,12 @@ def normal_like(nest: Any, seed: Seed, *, stddev: Any) -> Any:
 
 
 def _drawn_together(leaves: list[Any]) -> list[list[int]]:
-    groups: dict[Any, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for i, leaf in enumerate(leaves):
         small = math.prod(leaf.shape) <= _SMALL
-        groups.setdefault(tf.as_dtype(leaf.dtype) if small else i, []).append(i)
+        # Names, because a type of TensorFlow equals its own number.
+        key = tf.as_dtype(leaf.dtype).name if small else f"leaf {i}"
+        groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 

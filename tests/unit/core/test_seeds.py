@@ -59,6 +59,13 @@ def test_leaves_of_a_nest_get_independent_noise():
     assert abs(correlation) < 4 / np.sqrt(500)
 
 
+def test_noise_has_each_leafs_own_type_and_shape():
+    shapes = [([2], tf.float64), ([2], tf.float32), ([200, 200], tf.float32)]
+    nest = [tf.zeros(shape, dtype) for shape, dtype in shapes]
+    noise = seeds.normal_like(nest, SEED, stddev=1.0)
+    assert [(leaf.shape, leaf.dtype) for leaf in noise] == shapes
+
+
 def test_many_seeds_at_once_are_those_derived_one_by_one():
     names = ["a", "b", "\u00e9", ""]
     for_each = seeds.derive_for_each(SEED, "client", names)
