@@ -87,12 +87,16 @@ class Examples:
         """Gives the memory of mapped rows back: what is looked at is mapped again.
 
         Otherwise a process that reads a few clients here and there ends up with all of
-        a large file in its memory.
+        a large file in its memory. A mapping that can be written to is left alone: what
+        was written to a private copy of a page would be lost with it.
         """
         for array in self._all_arrays():
             mapping = _mapping(array)
             if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-                mapping.madvise(mmap.MADV_DONTNEED)
+                with memoryview(mapping) as view:
+                    is_file = view.readonly
+                if is_file:
+                    mapping.madvise(mmap.MADV_DONTNEED)
 
     def _map(self, function: Any) -> "Examples":
         return Examples(

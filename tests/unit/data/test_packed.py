@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fedtrain.core.errors import DataError
-from fedtrain.data.dataset import from_clients
+from fedtrain.data.dataset import FederatedDataset, from_clients
 from fedtrain.data.dataset_check import check_dataset
 from fedtrain.data.examples import Examples, feature_arrays
 from fedtrain.data.packed import open_packed, pack, verify_packed
@@ -146,6 +146,19 @@ def test_memory_of_mapped_rows_is_given_back(tmp_path):
     assert before > 1000
     assert _mapped_kib(tmp_path / "p") < before / 10
     assert opened.client(299).labels.tolist() == many["299"].labels.tolist()
+
+
+def test_rows_changed_in_a_private_copy_of_a_map_stay_changed(tmp_path):
+    np.save(tmp_path / "rows.npy", np.ones([40, 2], np.float32))
+    features = np.load(tmp_path / "rows.npy", mmap_mode="c")
+    features /= 4.0
+    data = FederatedDataset(
+        examples=Examples(features=features, labels=np.zeros(40, np.int64)),
+        offsets=np.arange(0, 41, 10),
+        client_ids=["a", "b", "c", "d"],
+    )
+    for _ in range(2):
+        assert data.clients(np.array([0, 2]))[1].features.max() == 0.25
 
 
 def _mapped_kib(folder):
