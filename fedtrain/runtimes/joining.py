@@ -25,6 +25,8 @@ _POLL_S = 0.2
 _TELL_AFTER_S = 5.0
 # From the meeting to the first collective; TensorFlow needs a second or two.
 _JOIN_TIMEOUT_S = 120.0
+# A worker says at once who it is.
+_INTRODUCTION_TIMEOUT_S = 5.0
 _GO = b"go\n"
 
 
@@ -136,9 +138,12 @@ def _wait_for_the_others(
                 told_at = float("inf")
             if time.monotonic() > deadline:
                 raise WorkerLostError(f"These workers did not come: {absent}.")
-            with contextlib.suppress(TimeoutError):
+            # Whoever else knocks at the port, or leaves again, is no reason to end.
+            with contextlib.suppress(OSError):
                 guest = stack.enter_context(door.accept()[0])
-                guests[_number_of(guest)] = guest
+                number = _number_of(guest)
+                if number in missing:
+                    guests[number] = guest
         for guest in guests.values():
             guest.sendall(_GO)
         for guest in guests.values():  # they hang up first: the port stays usable
@@ -179,6 +184,7 @@ def _door(address: str) -> socket.socket:
 
 
 def _number_of(guest: socket.socket) -> int:
-    guest.settimeout(_JOIN_TIMEOUT_S)
+    guest.settimeout(_INTRODUCTION_TIMEOUT_S)
     line = guest.makefile("rb", buffering=0).readline(16)
+    guest.settimeout(_JOIN_TIMEOUT_S)
     return int(line) if line.strip().isdigit() else -1

@@ -1,4 +1,7 @@
+import contextlib
 import json
+import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,6 +75,34 @@ def test_workers_meet_whoever_comes_first():
         early.result(10.0)
         chief.result(10.0)
     assert told == []
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\n\r\n", b"7\n"])
+def test_a_stranger_at_the_port_is_no_worker(words):
+    addresses = tuple(_free_addresses(2))
+    deadline = time.monotonic() + 30.0
+    with ThreadPoolExecutor(1) as pool:
+        chief = pool.submit(
+            _wait_for_the_others, Place(addresses, 0), deadline, lambda line: None
+        )
+        _knock(addresses[0], words)
+        _report_to_the_chief(Place(addresses, 1), deadline, lambda line: None)
+        chief.result(10.0)
+
+
+def _knock(address, words):
+    """Says something and leaves without an answer, as a port's probe does."""
+    host, _, port = address.rpartition(":")
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            stranger = socket.create_connection((host, int(port)), timeout=10.0)
+            break
+    with stranger:
+        # Leaves with a reset.
+        linger = struct.pack("ii", 1, 0)
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        stranger.sendall(words)
 
 
 @pytest.mark.network
