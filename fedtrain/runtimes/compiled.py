@@ -35,7 +35,11 @@ from fedtrain.runtimes.execution import (
     num_cores,
 )
 from fedtrain.runtimes.packing import PackedCohort
-from fedtrain.runtimes.precision import Precision, check_precision
+from fedtrain.runtimes.precision import (
+    Precision,
+    check_precision,
+    refuse_rounded_sums,
+)
 from fedtrain.runtimes.strategies import Strategy
 from fedtrain.runtimes.tuning import fastest
 
@@ -128,6 +132,7 @@ class CompiledRuntime:
 
         Raises:
           ConfigError: If what was recorded cannot be repeated in this process.
+          PrivacyError: If the precision is too low for the round's privacy.
         """
         key = _key(round_)
         if recorded:
@@ -138,6 +143,9 @@ class CompiledRuntime:
             )
         elif self._tries and key not in self._executions:
             self._num_rounds[key] = num_rounds
+        # Now, before anything is charged.
+        execution = self._executions.get(key, self._default)
+        refuse_rounded_sums(execution.precision, round_.mechanisms)
 
     def execution(self, round_: Round) -> Mapping[str, Any]:
         """How rounds like ``round_`` are run, for the run's records."""

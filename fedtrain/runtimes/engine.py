@@ -22,7 +22,11 @@ from fedtrain.runtimes.packing import (
     unstacked,
     with_states,
 )
-from fedtrain.runtimes.precision import Precision, computing_in
+from fedtrain.runtimes.precision import (
+    Precision,
+    computing_in,
+    refuse_rounded_sums,
+)
 from fedtrain.runtimes.strategies import ChunkProgram, Strategy
 
 
@@ -63,6 +67,7 @@ class Engine:
 
     def __init__(self, round_: Round) -> None:
         self.work = round_.client_work
+        self._mechanisms = round_.mechanisms
         # Eagerly: it mostly names what is there; a compiled call waits for a thread.
         self.broadcast = round_.broadcast
         self.total = FlatFunctions(partial(_total, self.work))
@@ -95,6 +100,7 @@ class Engine:
         execution: Execution,
     ) -> PartialSums:
         """The sums over the cohort's chunks, computed side by side."""
+        refuse_rounded_sums(execution.precision, self._mechanisms)
         program = self.program(execution.strategy)
         clients = {client.client_id: client for client in cohort}
 

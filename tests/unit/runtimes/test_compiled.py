@@ -6,7 +6,7 @@ from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.batching import Epochs, Poisson
 from fedtrain.client_work.local_sgd import local_sgd
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
@@ -157,6 +157,25 @@ def test_a_strategy_that_cannot_run_the_work_says_so():
     state = round_.init(MODEL.init(SEED))
     with pytest.raises(ConfigError, match=r"strategy is 'stacked'[\s\S]*\"graph\""):
         runtime.run_round(round_, state, cohort([4, 5], round_), SEED)
+
+
+def test_a_sum_of_clipped_gradients_is_not_computed_in_lower_precision():
+    noisy = dp_sgd(
+        MODEL,
+        sgd(0.1),
+        clipping_norm=1.0,
+        noise_multiplier=1.0,
+        sampling_rate=0.5,
+        local_steps=2,
+        expected_batch_size=4.0,
+    )
+    round_ = fed_avg(noisy, aggregator=mean_over_expected_cohort(2))
+    runtime = CompiledRuntime(strategy="graph", precision="bfloat16")
+    state = round_.init(MODEL.init(SEED))
+    with pytest.raises(PrivacyError, match="bfloat16"):
+        runtime.run_round(round_, state, cohort([4, 5], round_), SEED)
+    with pytest.raises(PrivacyError, match="bfloat16"):
+        runtime.begin(round_, num_rounds=1)
 
 
 def test_the_share_of_padding_is_what_each_strategy_computes_for_nothing():
