@@ -27,6 +27,8 @@ import tensorflow as tf
 
 from fedtrain.core.philox import philox
 
+# Operations of this name number places only to hash them: no row learns its own.
+HASHED_PLACES = "fedtrain_hashed_places"
 Seed = Any
 HostSeed = npt.NDArray[np.int32]
 
@@ -163,7 +165,8 @@ def hashed_uniform(
     """
     key = tf.cast(tf.cast(seed, tf.int32), tf.uint32)
     size = tf.reduce_prod(tf.cast(shape, tf.int32))
-    index = tf.cast(tf.range(size), tf.uint32)
+    with tf.name_scope(HASHED_PLACES):
+        index = tf.cast(tf.range(size), tf.uint32)
     bits = _mixed(_mixed(index + _mixed(key[0])) + key[1])
     high = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32)
     uniforms = (high + 0.5) * 2.0**-24

@@ -327,6 +327,16 @@ def test_a_model_that_mixes_rows_in_secret_is_computed_row_by_row():
     assert_close(ghost(*given_), oracle(*given_))
 
 
+def test_a_model_that_looks_at_a_rows_place_is_computed_row_by_row():
+    def outputs(weights, values):
+        place = tf.range(tf.shape(values)[0])
+        sign = 1.0 - 2.0 * tf.cast(place % 2, values.dtype)
+        return (values * sign[:, tf.newaxis]) @ weights["kernel"]
+
+    model = pure(outputs, kernel=[4, 3])
+    assert obstacle(model, model.init(SEED), batch_of([4])) is not None
+
+
 def own_gradient(values, *, mixes):
     @tf.custom_gradient
     def function(x):
