@@ -29,6 +29,9 @@ from fedtrain.runtimes.precision import (
 )
 from fedtrain.runtimes.strategies import ChunkProgram, Strategy
 
+# For each number of sums another program adds them up, so there are at most so many.
+_MOST_SUMS = 16
+
 
 def padding_share(packed: PackedCohort, strategy: Strategy) -> float:
     """Share of the rows that ``strategy`` computes for nothing, from 0 to 1."""
@@ -45,7 +48,8 @@ class PartialSums(NamedTuple):
     """What a cohort adds up to, chunk by chunk.
 
     Attributes:
-      partial_sums: Summed ``Contribution`` of each chunk, in the order of the chunks.
+      partial_sums: Summed ``Contribution`` of each chunk, in the order of the chunks;
+        of many chunks, the first ones are added up already.
       client_states: New client states by client id.
     """
 
@@ -73,6 +77,7 @@ class Engine:
         self.total = FlatFunctions(partial(_total, self.work))
         self.server_update = FlatFunctions(round_.server_update)
         self.update = FlatFunctions(partial(_updated, round_))
+        self._added = FlatFunctions(_added)
         self._programs: dict[Strategy, ChunkProgram] = {}
         self._pools: dict[tuple[int, Precision], ThreadPoolExecutor] = {}
 
@@ -112,7 +117,14 @@ class Engine:
         client_states: dict[str, Any] = {}
         for part, (_, states) in zip(packed.chunks, results, strict=True):
             client_states |= unstacked(states, part.clients)
-        return PartialSums([partial_sum for partial_sum, _ in results], client_states)
+        partial_sums = self._few([partial_sum for partial_sum, _ in results])
+        return PartialSums(partial_sums, client_states)
+
+    def _few(self, partial_sums: list[Contribution]) -> list[Contribution]:
+        while len(partial_sums) > _MOST_SUMS:
+            first, rest = partial_sums[:_MOST_SUMS], partial_sums[_MOST_SUMS:]
+            partial_sums = [self._added(first), *rest]
+        return partial_sums
 
     def _in_order(
         self,
@@ -141,7 +153,12 @@ def _updated(
 def _total(
     work: ClientWork, message: Broadcast, partial_sums: list[Contribution]
 ) -> Contribution:
-    total = empty_total(work, message)
-    for partial_sum in partial_sums:
+    return _added([empty_total(work, message), *partial_sums])
+
+
+def _added(partial_sums: list[Contribution]) -> Contribution:
+    """All of them, one after another."""
+    total, *others = partial_sums
+    for partial_sum in others:
         total = nests.add(total, partial_sum)
     return total

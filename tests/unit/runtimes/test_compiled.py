@@ -88,6 +88,20 @@ def test_other_cohort_sizes_do_not_compile_again():
     assert runtime._engine(ROUND).program("graph").num_compiled() == 1
 
 
+def test_other_numbers_of_chunks_do_not_compile_again_and_again():
+    runtime = CompiledRuntime(num_workers=1, chunk_size=1)
+    state = ROUND.init(MODEL.init(SEED))
+    for num_clients in (2, 17, 32, 34, 49):
+        clients = cohort([2] * num_clients)
+        few = runtime.run_round(ROUND, state, clients, SEED)
+    assert len(runtime._engine(ROUND).update._traced) == 2  # of two sums, and of four
+    apart = EagerRuntime().run_round(ROUND, state, clients, SEED)
+    for a, b in zip(
+        tf.nest.flatten(few.state), tf.nest.flatten(apart.state), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
 def test_order_statistics_are_refused_with_the_way_out():
     median = ROUND._replace(needs="contributions", name="median")
     with pytest.raises(ConfigError, match=r"median needs each.*weighted_mean"):
