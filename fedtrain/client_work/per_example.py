@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from fedtrain.core import seeds
 from fedtrain.core.errors import PrivacyError
+from fedtrain.core.graphs import operation_names
 from fedtrain.models import keras_trace
 from fedtrain.models.model import Batch, ForwardPass, Model, ModelWeights, mean_loss
 
@@ -153,9 +154,7 @@ def _operations(model: Model, given: Any) -> set[str]:
     weights, *rows = given
     first = tf.nest.map_structure(lambda leaf: leaf[0], rows)
     probe = tf.function(functools.partial(_row_loss, model), autograph=False)
-    definition = probe.get_concrete_function(weights, *first).graph.as_graph_def()
-    bodies = [definition.node, *(f.node_def for f in definition.library.function)]
-    return {node.op for body in bodies for node in body}
+    return operation_names(probe.get_concrete_function(weights, *first).graph)
 
 
 def _traces(function: Any, given: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
+from fedtrain.core.graphs import operation_names
 
 _KERAS_OWN = {
     "train_function",
@@ -134,14 +135,10 @@ def _plain(function: Any) -> Any:
 
 
 def _stateful_random(graph: Any) -> set[str]:
-    definition = graph.as_graph_def()
-    nodes = list(definition.node)
-    for function in definition.library.function:
-        nodes.extend(function.node_def)
     return {
-        node.op
-        for node in nodes
-        if _RANDOM.search(node.op) and not node.op.startswith("Stateless")
+        name
+        for name in operation_names(graph)
+        if _RANDOM.search(name) and not name.startswith("Stateless")
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from fedtrain.core.graphs import operation_names
+
 
 class FlatFunction:
     """``function``, traced once for ``specs``.
@@ -52,9 +54,7 @@ class FlatFunction:
 
     def operations(self) -> set[str]:
         """Names of all TensorFlow operations in it."""
-        definition = self._concrete.graph.as_graph_def()
-        bodies = [definition.node, *(f.node_def for f in definition.library.function)]
-        return {node.op for body in bodies for node in body}
+        return operation_names(self._concrete.graph)
 
 
 class FlatFunctions:
