@@ -14,6 +14,8 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+ClientId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]+:[0-9]{1,5}$")]
 OptimizerName = Literal["sgd", "adam", "yogi", "adagrad"]
 
 
@@ -181,6 +183,26 @@ class ExportSection(Section):
     accept_no_privacy: bool = False
 
 
+class ServiceSection(Section):
+    """The federation that is served: who takes part, where, and how long is waited.
+
+    What it says of rows is public and holds whatever the partners' rows are.
+    """
+
+    clients: Annotated[list[ClientId], Field(min_length=1)]
+    rows_per_client: Count
+    address: Address = "127.0.0.1:8470"
+    hosts: list[Text] = Field(default=["localhost"])
+    page: Address = "127.0.0.1:8471"
+    home: Text = "aggregator-home"
+    database: Text | None = None
+    report_goal: Count | None = None
+    least_reports: Count | None = None
+    deadline_s: Positive = 600.0
+    max_deadlines: Count = 12
+    repeats_simulation: bool = False
+
+
 class ProjectConfig(Section):
     """A whole project file."""
 
@@ -196,3 +218,4 @@ class ProjectConfig(Section):
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
     export: ExportSection = ExportSection()
+    service: ServiceSection | None = None

@@ -1,0 +1,96 @@
+"""The objects of a run whose rows stay with partners: equal at both ends of the wire.
+
+The aggregator and every partner build the same ``Round`` from the same sections, the
+same schema and the same declared numbers, so that what was simulated is what is run.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.data.declared import declared_population
+from fedtrain.data.readers.read import read
+from fedtrain.data.schema import Schema, load_schema
+from fedtrain.project.build import Project, build
+from fedtrain.project.build_data import split_from
+from fedtrain.project.config import ProjectConfig, ServiceSection
+
+
+def service_of(config: ProjectConfig) -> ServiceSection:
+    """The ``[service]`` of ``config``.
+
+    Raises:
+      ConfigError: If there is none, or the file describes what cannot be served.
+    """
+    if config.service is None:
+        raise ConfigError(
+            "The project file has no [service] section: say who takes part, such as "
+            '[service] clients = ["bank-a", "bank-b"] and rows_per_client = 10000.'
+        )
+    if config.data.schema_path is None:
+        raise ConfigError(
+            "A federation needs data.schema_path: every partner's rows are checked "
+            "against one schema. `fedtrain data describe federation.toml --schema "
+            "schema.json` writes one to edit."
+        )
+    _check_goals(config.service)
+    _check_trust(config)
+    return config.service
+
+
+def deployed(
+    config: ProjectConfig, *, folder: Path, schema: Schema | None = None
+) -> Project:
+    """The project of ``config`` with a declared population in place of rows.
+
+    Args:
+      config: With ``[service]``.
+      folder: Where relative paths in it start.
+      schema: In place of the file ``data.schema_path``, where that is not there.
+    """
+    service = service_of(config)
+    known = schema or load_schema(folder / (config.data.schema_path or ""))
+    train = declared_population(
+        known,
+        service.clients,
+        rows_per_client=service.rows_per_client,
+        name=config.name,
+    )
+    test = replace(train, examples=train.examples.slice(0, 0))
+    if config.data.test_path is not None:
+        plain = known.model_copy(update={"client": None, "entity": None})
+        test = read(folder / config.data.test_path, schema=plain, name="test")
+    split = split_from(train, test, source="partners' own rows")
+    return build(_without_comparison(config), folder=folder, data=split)
+
+
+def _without_comparison(config: ProjectConfig) -> ProjectConfig:
+    evaluation = config.evaluation.model_copy(update={"baselines": False})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def _check_goals(service: ServiceSection) -> None:
+    num_clients = len(service.clients)
+    goal = service.report_goal or num_clients
+    least = service.least_reports or goal
+    if len(set(service.clients)) < num_clients:
+        raise ConfigError(
+            f"service.clients = {service.clients} names a client twice; each is one "
+            "partner."
+        )
+    if not least <= goal <= num_clients:
+        raise ConfigError(
+            f"service.least_reports = {least} and service.report_goal = {goal} must "
+            f"not decrease up to the number of clients, {num_clients}."
+        )
+
+
+def _check_trust(config: ProjectConfig) -> None:
+    privacy: Any = config.privacy
+    if privacy is not None and privacy.trust != "local":
+        raise PrivacyError(
+            f"privacy.trust = {privacy.trust!r} cannot be served yet: the aggregator "
+            'would see what it should not. Use trust = "local", where every partner '
+            "adds the whole noise itself."
+        )
