@@ -19,6 +19,8 @@ from fedtrain.rounds.report import RoundReport
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.distributed import DistributedRuntime
+from fedtrain.runtimes.replicas import Replicas
 from simulations.speed.models import flat, model_of
 from simulations.speed.session import Session, arguments
 from simulations.speed.variants import round_of
@@ -35,7 +37,7 @@ def main() -> None:
     workload, options = arguments()
     tf.config.threading.set_intra_op_parallelism_threads(options.get("intra", 1))
     lines: list[str] = []
-    runtime = CompiledRuntime(**options.get("runtime", {}), tell=lines.append)
+    runtime = _runtime(options, lines)
     round_ = round_of(workload, options.get("variant", "plain"))
     state = round_.init(model_of(workload).init(seeds.root(0)))
     session.ready(versions=_versions(), settings=options)
@@ -65,6 +67,15 @@ def main() -> None:
         train(run, state)
     except _EndOfRunError:
         return
+
+
+def _runtime(options: dict[str, Any], lines: list[str]) -> Any:
+    """The compiled runtime; one worker of two where ``tf_config`` names them."""
+    if "tf_config" in options:
+        os.environ["TF_CONFIG"] = options["tf_config"]
+        replicas = Replicas(tf.distribute.MultiWorkerMirroredStrategy())
+        return DistributedRuntime(replicas, num_workers=1)
+    return CompiledRuntime(**options.get("runtime", {}), tell=lines.append)
 
 
 def dataset(workload: Workload) -> FederatedDataset:
