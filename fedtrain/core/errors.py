@@ -12,6 +12,10 @@ EXIT_CODES = {
     8: "no variant of a requested export target is within its bounds",
     9: "a release does not match its record or its signature",
     10: "a release is intact, but no privacy guarantee stands behind it",
+    11: "an identity, a certificate, an invitation or a signature is refused",
+    12: "what the other side sent does not follow the protocol",
+    13: "the journal of the service is damaged, in use, or cannot be written",
+    14: "too few clients answered; the run can be resumed",
     130: "interrupted; the run can be resumed",
 }
 
@@ -76,3 +80,27 @@ class TamperedReleaseError(FedtrainError):
     """A file, the record or the signature of a release is not what was released."""
 
     exit_code = 9
+
+
+class IdentityError(FedtrainError):
+    """A key, certificate, invitation or signature is missing, damaged or refused."""
+
+    exit_code = 11
+
+
+class WireError(FedtrainError, ValueError):
+    """Bytes from the other side are not what the protocol and the plan declare."""
+
+    exit_code = 12
+
+
+class JournalError(FedtrainError):
+    """The journal of the service is damaged, in use by another, or not writable."""
+
+    exit_code = 13
+
+
+class TooFewClientsError(FedtrainError):
+    """A round has too few answers after all its deadlines; it can be resumed."""
+
+    exit_code = 14
