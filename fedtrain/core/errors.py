@@ -6,7 +6,7 @@ EXIT_CODES = {
     2: "unusable input: configuration, data or arguments",
     3: "the privacy budget does not allow the next round",
     4: "training diverged (non-finite weights)",
-    5: "the privacy ledger is damaged or shorter than it was",
+    5: "the privacy ledger or an audit log is damaged or shorter than it was",
     6: "no usable checkpoint",
     7: "another worker of a distributed run was lost; the run can be resumed",
     8: "no variant of a requested export target is within its bounds",
@@ -16,6 +16,8 @@ EXIT_CODES = {
     12: "what the other side sent does not follow the protocol",
     13: "the journal of the service is damaged, in use, or cannot be written",
     14: "too few clients answered; the run can be resumed",
+    15: "the partner's policy does not allow the plan; nothing left",
+    16: "the aggregator has stopped the run, or does not know this client's plan",
     130: "interrupted; the run can be resumed",
 }
 
@@ -53,7 +55,7 @@ class DivergedError(FedtrainError):
 
 
 class LedgerError(FedtrainError):
-    """The privacy ledger is damaged, locked, or shorter than a checkpoint remembers."""
+    """A privacy ledger or audit log is damaged, locked, or shorter than remembered."""
 
     exit_code = 5
 
@@ -104,3 +106,15 @@ class TooFewClientsError(FedtrainError):
     """A round has too few answers after all its deadlines; it can be resumed."""
 
     exit_code = 14
+
+
+class PolicyError(FedtrainError):
+    """The partner's policy does not allow a plan: names each clause that forbids it."""
+
+    exit_code = 15
+
+
+class StoppedError(FedtrainError):
+    """The aggregator has stopped the run, or asks for another plan or version."""
+
+    exit_code = 16

@@ -6,26 +6,28 @@ once for a given run, round, attempt, input, cost and clients. Private data has 
 ledger for each data set, public data one for each run.
 """
 
-import contextlib
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from fedtrain.core.chain import (
+    GENESIS,
+    append_lines,
+    checked_entry,
+    digest,
+    locked,
+    sealed,
+    usable,
+)
 from fedtrain.core.errors import ConfigError, LedgerError
-from fedtrain.core.files import sync_folder
 from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import events
 from fedtrain.privacy.spending import Spending
 
-GENESIS = "0" * 64
-_LOCK_TIMEOUT_S = 60.0
 _REPAIR = "Run `fedtrain ledger repair` to charge the worst case for what is missing."
 
 
@@ -56,7 +58,7 @@ class Charge:
     @property
     def key(self) -> str:
         """What makes a charge the same one: all of it, what it pays for included."""
-        return _digest(self.to_json())
+        return digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -207,13 +209,13 @@ class Ledger:
 
     def _read_new(self) -> None:
         """Takes in the entries that this or another run has appended since."""
-        with _usable(self.path):
+        with usable(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
         if size < self._size:
             raise LedgerError(f"{self.path} has become shorter. {_REPAIR}")
         if size == self._size:
             return
-        with _usable(self.path), self.path.open("rb") as file:
+        with usable(self.path), self.path.open("rb") as file:
             file.seek(self._size)
             new = file.read(size - self._size)
         for line in complete_lines(new, self.path):
@@ -235,41 +237,6 @@ class Ledger:
         self._num_read += 1
         add_hash(self._hashes, entry)
         self._covered = max(self._covered, int(entry.get("covers_length", 0)))
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of the ledger at ``path``, whose folder is made.
-
-    Raises:
-      LedgerError: If another run keeps the lock, or the folder cannot be written to.
-    """
-    lock = FileLock(f"{path}.lock", timeout=_LOCK_TIMEOUT_S)
-    with _usable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise LedgerError(
-                f"{path} was locked by another run for {_LOCK_TIMEOUT_S:g} s; "
-                "wait for it to end."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _usable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LedgerError(
-            f"{path} cannot be used: {error}. A ledger needs a "
-            "folder that can be written to; for private data it lies under "
-            "FEDTRAIN_STATE_DIR."
-        ) from error
 
 
 def ledger_path(
@@ -308,24 +275,6 @@ def charge_from_json(entry: Mapping[str, Any]) -> Charge:
     )
 
 
-def sealed(entry: Mapping[str, Any], previous: str) -> dict[str, Any]:
-    """``entry`` with the hash before it and its own."""
-    chained = {**entry, "previous": previous}
-    return {**chained, "hash": _digest(chained)}
-
-
-def checked_entry(line: bytes, previous: str | None) -> dict[str, Any] | None:
-    """The entry of a line, or None if it is damaged or does not follow ``previous``."""
-    try:
-        entry = json.loads(line)
-        given = entry.pop("hash")
-        intact = given == _digest(entry)
-        follows = previous is None or entry["previous"] == previous
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return {**entry, "hash": given} if intact and follows else None
-
-
 def add_hash(hashes: list[str], entry: Mapping[str, Any]) -> None:
     """Appends the entry's hash, behind as many as it stands for."""
     stands_for = int(entry.get("covers_length", 0)) - len(hashes)
@@ -339,25 +288,3 @@ def complete_lines(content: bytes, path: Path) -> list[bytes]:
     if rest:
         raise LedgerError(f"{path}: the last entry is incomplete. {_REPAIR}")
     return lines
-
-
-def append_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
-    """Appends a line for each entry in one write; waits until they are on the disk."""
-    plain = [json.dumps(e, sort_keys=True, separators=(",", ":")) for e in entries]
-    lines = "".join(f"{line}\n" for line in plain).encode()
-    with _usable(path):
-        is_new = not path.exists()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            if os.write(handle, lines) != len(lines):
-                raise LedgerError(f"{path} could not be written to; is the disk full?")
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if is_new:
-            sync_folder(path.parent)
-
-
-def _digest(entry: Mapping[str, Any]) -> str:
-    plain = json.dumps(entry, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(plain.encode()).hexdigest()

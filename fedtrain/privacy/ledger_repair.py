@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtrain.core.errors import LedgerError
-from fedtrain.core.files import sync_folder
-from fedtrain.core.mechanism import Unit
-from fedtrain.privacy import events
-from fedtrain.privacy.ledger import (
+from fedtrain.core.chain import (
     GENESIS,
-    Charge,
-    add_hash,
     append_lines,
-    charge_from_json,
     checked_entry,
     locked,
     sealed,
 )
+from fedtrain.core.errors import LedgerError
+from fedtrain.core.files import sync_folder
+from fedtrain.core.mechanism import Unit
+from fedtrain.privacy import events
+from fedtrain.privacy.ledger import Charge, add_hash, charge_from_json
 
 
 @dataclass(frozen=True, kw_only=True)

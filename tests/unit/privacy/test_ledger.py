@@ -7,9 +7,9 @@ import time
 import pytest
 from filelock import FileLock
 
+from fedtrain.core import chain
 from fedtrain.core.errors import LedgerError
 from fedtrain.privacy import accounting, events
-from fedtrain.privacy import ledger as ledger_module
 from fedtrain.privacy.ledger import Charge, Ledger, ledger_path
 from fedtrain.privacy.ledger_repair import repair_ledger
 
@@ -368,7 +368,7 @@ def test_a_ledger_that_cannot_be_read_or_written_is_a_ledger_error(tmp_path):
 
 
 def test_a_lock_that_another_run_keeps_is_a_ledger_error(path, three, monkeypatch):
-    monkeypatch.setattr(ledger_module, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(chain, "_LOCK_TIMEOUT_S", 0.05)
     damage(path, 1, lambda line: None)
     with FileLock(f"{path}.lock"):
         for use in (lambda: three.charge(charge(5)), lambda: repair_ledger(path)):
