@@ -1,0 +1,63 @@
+"""What an agent asks of whoever computes: the price of a round, and its answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from fedtrain.core.mechanism import Unit
+from fedtrain.wire.arrays import Array
+
+
+class RoundTask(NamedTuple):
+    """One thing the aggregator asks for, as far as it is known before the broadcast.
+
+    Attributes:
+      run_id: The run.
+      round_number: From 0.
+      attempt: From 0; another attempt draws other noise, and is charged by itself.
+      kind: To train, or to evaluate.
+      broadcast_sha256: Of the broadcast's bytes, in hexadecimal.
+      info: Public facts of the round.
+    """
+
+    run_id: str
+    round_number: int
+    attempt: int
+    kind: Literal["train", "evaluate"]
+    broadcast_sha256: str
+    info: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What files about it are called."""
+        return f"{self.run_id}.{self.round_number}.{self.attempt}.{self.kind}"
+
+
+class Cost(NamedTuple):
+    """What one unit of this partner's data spends when an answer leaves.
+
+    Attributes:
+      unit: Whose privacy the events speak of.
+      counts: As ``fedtrain.privacy.events.counted`` gives them.
+    """
+
+    unit: Unit
+    counts: Mapping[Any, int]
+
+
+class Work(Protocol):
+    """A plan's work on one partner's rows. It charges nothing and sends nothing."""
+
+    @property
+    def num_examples(self) -> int:
+        """How many rows there are."""
+
+    def cost(self, task: RoundTask) -> Cost | None:
+        """What the answer to ``task`` spends; None if it tells nothing of the rows."""
+
+    def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> Sequence[Array]:
+        """The answer, as arrays in the order of the plan.
+
+        Args:
+          task: What is asked for.
+          broadcast: As received, in the plan's order; views that must not be changed.
+        """
