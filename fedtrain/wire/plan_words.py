@@ -1,5 +1,6 @@
 """A plan in plain English, on one screen: what a partner reads before approving it."""
 
+import itertools
 import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _WIDTH = 88
 _MOST_COLUMNS = 8
+_MOST_FACTS = 16
+_LONGEST_FACT = 120
 _UNITS = {
     "example": "one row",
     "entity": "all rows of one entity (customer or patient)",
@@ -70,7 +73,9 @@ def _columns(schema: Mapping[str, Any]) -> tuple[str, ...]:
     features = schema.get("features")
     names = [_column_name(column) for column in features or []]
     shown = ", ".join(names[:_MOST_COLUMNS])
-    more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > 8 else ""
+    more = (
+        f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+    )
     label = _column_name(schema.get("label"))
     return (f"Columns {shown}{more}; learns to predict {label}.",)
 
@@ -115,9 +120,9 @@ def _promise(plan: Plan) -> Iterator[str]:
 
 def _guarantee(privacy: PlanPrivacy, num_rounds: int) -> Iterator[str]:
     yield (
-        f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all {num_rounds} "
-        f"rounds together. What is protected: {_UNITS[privacy.unit]}; neighbours differ "
-        f"by {_RELATIONS[privacy.neighboring_relation]}."
+        f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all "
+        f"{num_rounds} rounds together. What is protected: {_UNITS[privacy.unit]}; "
+        f"neighbours differ by {_RELATIONS[privacy.neighboring_relation]}."
     )
     yield _TRUST[privacy.trust]
     claimed = privacy.amplification or "no amplification by sampling is claimed"
@@ -129,8 +134,8 @@ def _guarantee(privacy: PlanPrivacy, num_rounds: int) -> Iterator[str]:
 
 def _waiting(plan: Plan) -> str:
     return (
-        f"A round closes with {plan.report_goal} contributions, or {plan.deadline_s:g} s "
-        f"after it opened with at least {plan.least_reports}."
+        f"A round closes with {plan.report_goal} contributions, or with at least "
+        f"{plan.least_reports} after {plan.deadline_s:g} s."
     )
 
 
@@ -153,8 +158,13 @@ def _section(sections: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _facts(facts: Mapping[str, Any]) -> str:
     """Values as ASCII JSON: nothing of a plan moves a terminal's cursor."""
-    shown = [f"{ascii(key)[1:-1]} {json.dumps(value)}" for key, value in facts.items()]
-    return ", ".join(text[:120] for text in shown if not text.endswith(" null"))
+    told = {key: value for key, value in facts.items() if value is not None}
+    shown = [
+        f"{ascii(key)[1:-1]} {json.dumps(value)}"[:_LONGEST_FACT]
+        for key, value in itertools.islice(told.items(), _MOST_FACTS)
+    ]
+    more = len(told) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
 
 
 def _column_name(column: Any) -> str:
