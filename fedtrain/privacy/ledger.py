@@ -6,8 +6,6 @@ once for a given run, round, attempt, input, cost and clients. Private data has 
 ledger for each data set, public data one for each run.
 """
 
-import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from fedtrain.core.chain import (
 )
 from fedtrain.core.errors import ConfigError, LedgerError
 from fedtrain.core.mechanism import Unit
+from fedtrain.core.state_dir import file_stem, state_dir
 from fedtrain.privacy import events
 from fedtrain.privacy.spending import Spending
 
@@ -141,6 +140,10 @@ class Ledger:
         with locked(self.path):
             return self._charge(charge, allowed)
 
+    def has(self, charge: Charge) -> bool:
+        """Whether ``charge`` was written, as far as this object has read."""
+        return charge.key in self._keys
+
     def _charge(
         self, charge: Charge, allowed: Callable[[Spending], None] | None
     ) -> bool:
@@ -253,11 +256,7 @@ def ledger_path(
                 "run_dir is needed: public data has a ledger for each run."
             )
         return Path(run_dir) / "ledger.jsonl"
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    state = os.environ.get("FEDTRAIN_STATE_DIR") or Path(base) / "fedtrain"
-    readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset_name)
-    digest = hashlib.sha256(dataset_name.encode()).hexdigest()[:8]
-    return Path(state) / "ledgers" / f"{readable[:60]}-{digest}.jsonl"
+    return state_dir() / "ledgers" / f"{file_stem(dataset_name)}.jsonl"
 
 
 def charge_from_json(entry: Mapping[str, Any]) -> Charge:

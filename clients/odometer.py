@@ -1,0 +1,121 @@
+"""Epsilon of a data set, at the partner: charged before an answer leaves.
+
+It is the privacy ledger of the rows, the one that simulations on them charge too. The
+bound is the partner's policy, over all plans and runs; no plan can raise it, and
+nothing is refunded.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from clients.work import Cost, RoundTask
+from fedtrain.core.errors import BudgetExhaustedError
+from fedtrain.core.mechanism import Unit
+from fedtrain.privacy import accounting
+from fedtrain.privacy.ledger import Charge, Ledger
+from fedtrain.privacy.spending import Spending
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """In which terms epsilon is counted: a figure without them says nothing.
+
+    Attributes:
+      unit: Whose privacy.
+      neighboring_relation: What two data sets differ in.
+      delta: The probability at which epsilon may fail.
+    """
+
+    unit: Unit
+    neighboring_relation: str
+    delta: float
+
+
+class Odometer:
+    """What the rows of one ledger have spent, and the most that they may.
+
+    Args:
+      ledger: Of the rows.
+      client_id: Who spends it.
+      terms: Of the plan that is being carried out.
+    """
+
+    def __init__(self, ledger: Ledger, *, client_id: str, terms: Terms) -> None:
+        self._ledger = ledger
+        self._client_id = client_id
+        self._terms = terms
+
+    def check(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
+        """Raises BudgetExhaustedError if ``charge`` would; nothing is written."""
+        if self._ledger.has(self._charge(task, cost)):
+            return
+        after = self._ledger.spending.after(*cost, [self._client_id])
+        self._refuse_beyond(max_epsilon, after)
+
+    def charge(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
+        """Writes down what the answer to ``task`` spends; once, however often asked.
+
+        Args:
+          task: What is answered.
+          cost: What that spends.
+          max_epsilon: The policy's bound; infinite for none.
+
+        Raises:
+          BudgetExhaustedError: If it would pass the policy's bound; nothing is written.
+          LedgerError: If the ledger is damaged or cannot be written to.
+        """
+        self._ledger.charge(
+            self._charge(task, cost), allowed=partial(self._refuse_beyond, max_epsilon)
+        )
+
+    def spent(self) -> dict[str, Any]:
+        """The epsilon so far with its terms, as plain values; None is no bound."""
+        epsilon = self._epsilon(self._ledger.spending, accounting.QUICK)
+        return {
+            "epsilon": epsilon if math.isfinite(epsilon) else None,
+            "delta": self._terms.delta,
+            "unit": self._terms.unit,
+            "neighboring_relation": self._terms.neighboring_relation,
+            "accountant": accounting.ACCOUNTANT,
+        }
+
+    def head(self) -> dict[str, Any]:
+        """The length of the ledger and the hash of its last entry."""
+        return self._ledger.head()
+
+    def expect(self, head: dict[str, Any]) -> None:
+        """Raises LedgerError if the ledger lost what ``head`` counts."""
+        self._ledger.expect(head)
+
+    def _epsilon(self, spending: Spending, interval: float) -> float:
+        terms = self._terms
+        return spending.epsilon(
+            terms.unit, terms.delta, terms.neighboring_relation, interval=interval
+        )
+
+    def _charge(self, task: RoundTask, cost: Cost) -> Charge:
+        return Charge(
+            run=task.run_id,
+            round_number=task.round_number,
+            attempt=task.attempt,
+            input_hash=task.broadcast_sha256,
+            unit=cost.unit,
+            counts=cost.counts,
+            clients=(self._client_id,),
+            note=f"sent: {task.kind}",
+        )
+
+    def _refuse_beyond(self, max_epsilon: float, after: Spending) -> None:
+        if self._epsilon(after, accounting.QUICK) <= max_epsilon:
+            return
+        epsilon = self._epsilon(after, accounting.FINE)
+        if epsilon > max_epsilon:
+            raise BudgetExhaustedError(
+                f"This answer would bring epsilon of these rows to {epsilon:.4g} (unit "
+                f"{self._terms.unit}, delta {self._terms.delta:g}; ledger "
+                f"{self._ledger.path}), above max_epsilon = {max_epsilon:g} of your "
+                "policy. Nothing was sent. Leave the run here, or raise max_epsilon in "
+                "policy.toml."
+            )
