@@ -1,0 +1,97 @@
+"""What the demo federates: three partners' files, public test rows, one schema."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fedtrain.core.files import write_atomically
+from fedtrain.data import sets
+from fedtrain.data.examples import Examples
+from fedtrain.data.partition import iid
+from fedtrain.data.schema_inference import infer_schema
+from fedtrain.data.sets.files import VARIABLE
+from fedtrain.data.sets.split import DataSplit
+from fedtrain.data.tables import table_of
+
+PARTNERS = ("bank-a", "bank-b", "bank-c")
+LABEL = "label"
+_CLIP = 5.0
+
+
+class Settings(NamedTuple):
+    """What of the project file depends on the data.
+
+    Attributes:
+      rows_per_client: Declared, below what every partner has.
+      sampling_rate: Of rows, in each local step.
+      expected_batch_size: The public denominator of a step.
+      local_steps: In a round.
+      delta: Below one over a partner's rows.
+      learning_rate: Of the clients.
+    """
+
+    rows_per_client: int
+    sampling_rate: float
+    expected_batch_size: float
+    local_steps: int
+    delta: float
+    learning_rate: float
+
+
+class DemoData(NamedTuple):
+    """Where the demo's rows lie, and what fits them.
+
+    Attributes:
+      name: Of the data set, in words.
+      files: Each partner's file, by its id.
+      settings: For the project file.
+    """
+
+    name: str
+    files: dict[str, Path]
+    settings: Settings
+
+
+def write_demo_data(folder: Path) -> DemoData:
+    """Writes ``test.csv``, ``schema.json`` and one file for each partner.
+
+    FATE's three parties of credit card clients where ``FEDTRAIN_DATA_DIR`` has them,
+    else scikit-learn's breast cancer rows dealt to three clinics at random. Both are
+    public, so the schema may be read off the test rows.
+    """
+    split, name, settings = _chosen()
+    columns = [f"x{i}" for i in range(split.feature_shape[0])]
+    test = _frame(split.test, columns)
+    test.to_csv(folder / "test.csv", index=False)
+    infer_schema(table_of(test), label=LABEL).with_source("public").save(
+        folder / "schema.json"
+    )
+    files = {}
+    for position, partner in enumerate(PARTNERS):
+        files[partner] = folder / f"{partner}.csv"
+        frame = _frame(split.train.client(position), columns)
+        write_atomically(files[partner], frame.to_csv(index=False))
+    return DemoData(name, files, settings)
+
+
+def _chosen() -> tuple[DataSplit, str, Settings]:
+    given = os.environ.get(VARIABLE)
+    if given and (Path(given) / "default_credit").is_dir():
+        split = sets.load("credit_default", seed=0)
+        return split, "FATE's three parties of credit card clients", _CREDIT
+    split = sets.load("breast_cancer", seed=0, partition=iid(num_clients=3))
+    return split, "breast cancer rows (scikit-learn), dealt to three clinics", _CANCER
+
+
+def _frame(examples: Examples, columns: list[str]) -> Any:
+    rows = np.clip(examples.features, -_CLIP, _CLIP).round(6)
+    frame = pd.DataFrame(rows, columns=columns)
+    frame[LABEL] = examples.labels
+    return frame
+
+
+_CREDIT = Settings(8000, 0.032, 256.0, 30, 1e-5, 0.5)
+_CANCER = Settings(150, 0.2, 30.0, 10, 1e-3, 0.5)

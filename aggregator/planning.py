@@ -1,0 +1,117 @@
+"""From a project to the plan that its partners approve."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import fedtrain
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.tabular import schema_of
+from fedtrain.privacy import accounting
+from fedtrain.project.build import Project
+from fedtrain.project.config import ProjectConfig
+from fedtrain.project.crossing import crossing_of, leaves, specs
+from fedtrain.project.deployed import service_of
+from fedtrain.wire.plan import Plan, PlanPrivacy
+
+_SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
+# Of [service], what a partner's installation needs to build the same round.
+_SHARED = ("clients", "rows_per_client", "repeats_simulation")
+
+
+def plan_for(project: Project, *, operator: str) -> Plan:
+    """The plan of a served run; the same project gives the same bytes.
+
+    Args:
+      project: From ``deployed``.
+      operator: Who runs the aggregator, for people.
+
+    Raises:
+      ConfigError: If the run spends more than any epsilon.
+    """
+    config, service = project.config, service_of(project.config)
+    schema = schema_of(project.split.train)
+    crossing = crossing_of(project.round_, project.starting_weights())
+    goal = service.report_goal or len(service.clients)
+    task: Any = {
+        "sections": _sections(config),
+        "schema": schema.as_dict() if schema else {},
+        "model_sha256": _model_sha256(project),
+    }
+    return Plan(
+        name=config.name,
+        operator=operator,
+        software=f"fedtrain {fedtrain.__version__}",
+        task=task,
+        broadcast=specs(crossing.broadcast),
+        contribution=specs(crossing.contribution),
+        num_rounds=config.rounds.num_rounds,
+        report_goal=goal,
+        least_reports=service.least_reports or goal,
+        deadline_s=service.deadline_s,
+        privacy=_privacy(project),
+        simulation_seed=config.seed if service.repeats_simulation else None,
+        leaves=_leaving(project, crossing.contribution),
+    )
+
+
+def _sections(config: ProjectConfig) -> dict[str, Any]:
+    """What defines the round, and nothing of the operator's own machine."""
+    full = json.loads(config.model_dump_json(exclude_none=True))
+    sections = {name: full[name] for name in _SECTIONS if name in full}
+    sections["service"] = {key: full["service"][key] for key in _SHARED}
+    if config.model.path is not None:
+        sections["model"]["path"] = Path(config.model.path).name
+    repeats = service_of(config).repeats_simulation
+    return {
+        "name": config.name,
+        "seed": config.seed if repeats else 0,
+        "data": {"path": "rows", "schema_path": "the plan's"},
+        **sections,
+    }
+
+
+def _model_sha256(project: Project) -> str | None:
+    path = project.config.model.path
+    if path is None:
+        return None
+    return hashlib.sha256((project.folder / path).read_bytes()).hexdigest()
+
+
+def _privacy(project: Project) -> PlanPrivacy | None:
+    plan = project.plan
+    if plan is None:
+        return None
+    epsilon = plan.epsilon()
+    if epsilon == float("inf"):
+        raise ConfigError(
+            "The plan spends an unbounded epsilon: nothing would be protected. Raise "
+            "privacy.noise_multiplier or lower rounds.num_rounds; `fedtrain plan` "
+            "shows what fits."
+        )
+    (mechanism, *_) = project.round_.mechanisms
+    claimed = "row sampling inside each client, hidden from the aggregator"
+    return PlanPrivacy(
+        unit=plan.unit,
+        trust=plan.trust,
+        neighboring_relation=plan.neighboring_relation,
+        delta=plan.delta,
+        epsilon=epsilon,
+        mechanism=json.loads(json.dumps(mechanism.as_dict(), default=str)),
+        accountant=accounting.ACCOUNTANT,
+        amplification=claimed if plan.amplifies else None,
+    )
+
+
+def _leaving(project: Project, contribution: Any) -> tuple[str, ...]:
+    update = sum(array.size for array in leaves(contribution.update))
+    protected = "with noise added here" if project.plan else "exact, not protected"
+    lines = [
+        f"in each round: {update} numbers, the change of the model's weights, "
+        f"{protected}",
+        "" if project.plan else "your number of rows, as the weight of the mean",
+        "exact sums of loss and metrics" if leaves(contribution.metrics) else "",
+        "that you take part, when, and the version of your software",
+    ]
+    return tuple(line for line in lines if line)

@@ -1,0 +1,152 @@
+"""A partner's share of a round with TensorFlow: the plan's round on its own rows."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clients.work import Cost, RoundTask
+from fedtrain.core import seeds
+from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.data.dataset_check import check_dataset
+from fedtrain.data.examples import Examples
+from fedtrain.data.readers.read import read
+from fedtrain.data.schema import Schema, parsed
+from fedtrain.privacy import events
+from fedtrain.project.build import Project
+from fedtrain.project.crossing import crossing_of, leaves, packed, specs
+from fedtrain.project.deployed import deployed
+from fedtrain.project.read import checked_config
+from fedtrain.rounds.runtime import CohortClient
+from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.wire.arrays import Array
+from fedtrain.wire.plan import Plan
+
+
+def work_of(plan: Plan, *, data: str, home: Path, client_id: str) -> "TrainingWork":
+    """The work of ``plan`` on the rows in ``data``, checked before any is done.
+
+    Args:
+      plan: What the partner approved.
+      data: A path or URL that ``fedtrain.read`` takes; one partner's rows.
+      home: The client's folder; holds a custom model's file, if the plan names one.
+      client_id: The partner's name.
+
+    Raises:
+      DataError: Naming row, column and value, if a row does not fit the schema.
+      ConfigError: If this installation builds another round than the plan describes.
+      PrivacyError: If the plan's delta is too large for so many rows.
+    """
+    schema = parsed(plan.task["schema"], where="the plan's schema")
+    config = checked_config(plan.task["sections"], file="the plan")
+    _check_model_file(plan.task.get("model_sha256"), config.model.path, home)
+    project = deployed(config, folder=home, schema=schema)
+    _check_crossing(project, plan)
+    rows = own_rows(data, schema, num_classes=project.split.num_classes)
+    _check_delta(project, rows.num_examples)
+    return TrainingWork(project, rows, client_id=client_id)
+
+
+def own_rows(data: str, schema: Schema, *, num_classes: int) -> Examples:
+    """All rows in ``data`` as one client's, checked against ``schema``."""
+    alone = schema.model_copy(update={"client": None})
+    found = read(data, schema=alone, sensitivity="private", name=Path(data).name)
+    classes = max(num_classes, 2) if schema.num_classes else None
+    check_dataset(found, num_classes=classes)
+    return found.examples
+
+
+class TrainingWork:
+    """Computes one partner's contributions.
+
+    Args:
+      project: Built from the plan; the aggregator built the same.
+      rows: The partner's own.
+      client_id: The partner's name.
+    """
+
+    def __init__(self, project: Project, rows: Examples, *, client_id: str) -> None:
+        self._project = project
+        self._rows = rows
+        self._client_id = client_id
+        self._runtime = CompiledRuntime(strategy="graph", num_workers=1)
+        self._like = crossing_of(project.round_, project.starting_weights())
+
+    @property
+    def num_examples(self) -> int:
+        """How many rows there are."""
+        return self._rows.num_examples
+
+    def cost(self, task: RoundTask) -> Cost | None:
+        """What one row (or entity, or all rows) spends by a contribution."""
+        plan = self._project.plan
+        if plan is None or task.kind == "evaluate":
+            return None
+        event = plan.round_event()
+        return Cost(plan.unit, events.counted(event))
+
+    def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> list[Array]:
+        """The contribution to one round, as arrays in the order of the plan."""
+        message = packed(broadcast, like=self._like.broadcast)
+        state = self._project.round_.client_work.init_state(message.weights)
+        client = CohortClient(self._client_id, self._rows, state)
+        total, _ = self._runtime.cohort_sum(
+            self._project.round_, message, [client], self._seed(task.info)
+        )
+        return leaves(total)
+
+    def _seed(self, info: Mapping[str, Any]) -> seeds.HostSeed:
+        service = self._project.config.service
+        if service is not None and service.repeats_simulation:
+            return np.array(info["seed"], np.int32)
+        return np.frombuffer(os.urandom(8), np.int32)
+
+
+def _check_crossing(project: Project, plan: Plan) -> None:
+    crossing = crossing_of(project.round_, project.starting_weights())
+    own = specs(crossing.broadcast), specs(crossing.contribution)
+    if own != (tuple(plan.broadcast), tuple(plan.contribution)):
+        raise ConfigError(
+            "This installation builds another round than the plan describes: what it "
+            "would send has other shapes. Install the version that the plan names "
+            f"({plan.software})."
+        )
+    state = project.round_.client_work.init_state(crossing.broadcast.weights)
+    if tf.nest.flatten(state):
+        raise ConfigError(
+            f"{project.round_.name} keeps a state at every client between rounds, "
+            "which a served federation does not do yet."
+        )
+
+
+def _check_delta(project: Project, num_rows: int) -> None:
+    privacy = project.config.privacy
+    if privacy is None or privacy.unit == "client" or privacy.delta * num_rows < 1.0:
+        return
+    raise PrivacyError(
+        f"The plan's delta {privacy.delta:g} is not below 1 over your {num_rows} rows "
+        f"({1.0 / num_rows:.2g}): it would allow publishing a row whole. Ask the "
+        "operator for a plan with a smaller delta."
+    )
+
+
+def _check_model_file(expected: str | None, path: str | None, home: Path) -> None:
+    if path is None:
+        return
+    file = home / path
+    if not file.is_file():
+        raise ConfigError(
+            f"The plan trains the model in a file of its own, {path}, which never "
+            f"crosses the wire. Get it from the operator, read it, and put it at"
+            f" {file}."
+        )
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != expected:
+        raise ConfigError(
+            f"{file} is not the model file of the plan: its SHA-256 is {found}, the "
+            f"plan's is {expected}. Get the file that the plan was made with."
+        )

@@ -1,0 +1,46 @@
+"""What of a round crosses the wire: the leaves of two nests, in a fixed order."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fedtrain.client_work.client_work import Broadcast, Contribution
+from fedtrain.models.model import ModelWeights
+from fedtrain.rounds.round import Round
+from fedtrain.rounds.runtime import empty_total
+from fedtrain.wire.arrays import Array, ArraySpec
+
+
+class Crossing(NamedTuple):
+    """The two nests of a round that cross the wire.
+
+    Attributes:
+      broadcast: One, to say how leaves are packed.
+      contribution: One, of zeros.
+    """
+
+    broadcast: Broadcast
+    contribution: Contribution
+
+
+def crossing_of(round_: Round, weights: ModelWeights) -> Crossing:
+    """What crosses the wire in each round that starts from such ``weights``."""
+    message = round_.broadcast(round_.init(weights))
+    return Crossing(message, empty_total(round_.client_work, message))
+
+
+def specs(nest: Any) -> tuple[ArraySpec, ...]:
+    """Shapes and types of the leaves of ``nest``, in their order on the wire."""
+    return tuple(ArraySpec.of(array) for array in leaves(nest))
+
+
+def leaves(nest: Any) -> list[Array]:
+    """The leaves of ``nest`` as arrays, in their order on the wire."""
+    return [np.asarray(leaf) for leaf in tf.nest.flatten(nest)]
+
+
+def packed(arrays: Sequence[Array], *, like: Any) -> Any:
+    """``arrays``, as ``leaves`` gave them, in the structure of ``like``."""
+    return tf.nest.pack_sequence_as(like, [tf.constant(array) for array in arrays])
