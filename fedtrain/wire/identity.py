@@ -74,7 +74,9 @@ def keys_in(home: Path) -> PartnerKeys:
     Raises:
       IdentityError: If there are none, others may read them, or they are damaged.
     """
-    return PartnerKeys(identity_key_in(home / IDENTITY_FILE), _tls_key_in(home))
+    return PartnerKeys(
+        identity_key_in(home / IDENTITY_FILE), tls_key_in(home / TLS_FILE)
+    )
 
 
 def identity_key_in(path: Path) -> Ed25519PrivateKey:
@@ -85,13 +87,21 @@ def identity_key_in(path: Path) -> Ed25519PrivateKey:
     return key
 
 
+def tls_key_in(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The ECDSA key in the private file ``path``."""
+    key = _private_key(path)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise IdentityError(f"{path} holds no ECDSA key; restore it from a backup.")
+    return key
+
+
 def tls_pair_in(path: Path) -> TlsPair:
     """Key and certificate in the private file ``path``.
 
     Raises:
       IdentityError: If there is no certificate yet, or it is of another key.
     """
-    key = _tls_key(path)
+    key = tls_key_in(path)
     _, found, rest = read_private(path).partition(b"-----BEGIN CERTIFICATE-----")
     if not found:
         raise IdentityError(
@@ -214,17 +224,6 @@ def key_pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _tls_key_in(home: Path) -> ec.EllipticCurvePrivateKey:
-    return _tls_key(home / TLS_FILE)
-
-
-def _tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    key = _private_key(path)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise IdentityError(f"{path} holds no ECDSA key; restore it from a backup.")
-    return key
 
 
 def _private_key(path: Path) -> object:

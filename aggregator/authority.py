@@ -1,0 +1,395 @@
+"""The operator's certificate authority: who takes part, and until when.
+
+Its folder is for the operator alone: ``authority.pem`` and ``server.pem`` hold a key
+and its certificate each, ``operator.pem`` the key that signs invitations,
+``partners.json`` the register. A leaf lives 90 days; a renewed one supersedes it after
+a day's grace.
+"""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aggregator.leaves import (
+    Issuer,
+    authority_certificate,
+    client_leaf,
+    new_key,
+    server_leaf,
+)
+from aggregator.partners import IssuedCertificate, Partner, PartnerRegister
+from fedtrain.core.errors import IdentityError
+from fedtrain.core.files import write_atomically
+from fedtrain.wire.certificates import (
+    certificate_in,
+    check_client_id,
+    check_leaf,
+    client_uri,
+    requested_key,
+)
+from fedtrain.wire.enrolment import EnrolmentRequest, Invitation, signed_document
+from fedtrain.wire.identity import (
+    TlsPair,
+    fingerprint,
+    identity_key_in,
+    key_pem,
+    key_text,
+    needs_renewal,
+    new_keys,
+    private_folder,
+    store_tls_pair,
+    tls_key_in,
+    tls_pair_in,
+    write_private,
+)
+from fedtrain.wire.plan import Plan
+
+GRACE = datetime.timedelta(days=1)
+_MOST_IN_GRACE = 16
+_AUTHORITY_FILE = "authority.pem"
+_SERVER_FILE = "server.pem"
+_OPERATOR_FILE = "operator.pem"
+_PARTNERS_FILE = "partners.json"
+
+
+class Terms(NamedTuple):
+    """What an invitation says besides the partner's name and certificate.
+
+    Attributes:
+      plan: What will be computed.
+      address: Where partners reach the aggregator, as host:port.
+      server_name: Which of the hosts in the server's certificate they check.
+    """
+
+    plan: Plan
+    address: str
+    server_name: str
+
+
+def init(home: Path, *, name: str, hosts: Sequence[str]) -> "Authority":
+    """Makes authority, server certificate, operator's key and an empty register.
+
+    Args:
+      home: The operator's folder; made for its owner alone.
+      name: Of the federation.
+      hosts: Names and addresses of the aggregator, for its certificate.
+
+    Raises:
+      IdentityError: If there is an authority already.
+    """
+    private_folder(home)
+    if (home / _AUTHORITY_FILE).exists():
+        raise IdentityError(
+            f"{home} holds an authority already, which partners rely on. Use it, or "
+            "choose another folder for a new federation."
+        )
+    now = _now()
+    key, server_key = new_key(), new_key()
+    own = authority_certificate(key, name=name, now=now)
+    leaf = server_leaf(
+        server_key.public_key(), name, hosts=hosts, issuer=Issuer(key, own), now=now
+    )
+    write_private(home / _OPERATOR_FILE, key_pem(Ed25519PrivateKey.generate()))
+    store_tls_pair(home / _SERVER_FILE, server_key, _pem(leaf))
+    PartnerRegister(home / _PARTNERS_FILE).create()
+    # Last: without it the folder counts as empty, and init starts again.
+    store_tls_pair(home / _AUTHORITY_FILE, key, _pem(own))
+    return Authority(home)
+
+
+class Authority:
+    """Admits, renews and revokes; and says of each call whether it is a partner's.
+
+    Args:
+      home: The folder that ``init`` made.
+
+    Raises:
+      IdentityError: If there is no authority in it, or others may read it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        if not (home / _AUTHORITY_FILE).exists():
+            raise IdentityError(
+                f"{home} holds no authority: run `fedtrain-aggregator init` first."
+            )
+        private_folder(home)
+        self._home = home
+        self._certificate = certificate_in(
+            tls_pair_in(home / _AUTHORITY_FILE).certificate_pem
+        )
+        self._partners = PartnerRegister(home / _PARTNERS_FILE)
+        self._partners.all()
+
+    @property
+    def authority_pem(self) -> bytes:
+        """The authority's certificate, for TLS."""
+        return _pem(self._certificate)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the operator's key: eight words that partners compare over the phone."""
+        return fingerprint(self._operator_key().public_key())
+
+    @property
+    def server_path(self) -> Path:
+        """The private file with the server's key and certificate."""
+        return self._home / _SERVER_FILE
+
+    def server_pair(self) -> TlsPair:
+        """The server's key and certificate, as they are on the disk now."""
+        return tls_pair_in(self.server_path)
+
+    def partners(self) -> tuple[Partner, ...]:
+        """All partners by name, revoked ones too."""
+        return self._partners.all()
+
+    def checked(
+        self,
+        client_id: str,
+        certificate_pem: bytes | str,
+        now: datetime.datetime | None = None,
+    ) -> Partner:
+        """The partner that makes a call; asked on every call.
+
+        Args:
+          client_id: Who the request says it is from.
+          certificate_pem: The leaf of the call's TLS connection.
+          now: For tests.
+
+        Raises:
+          IdentityError: With the reason: another authority, expired, not yet valid, a
+            wrong role or name, not admitted, revoked, or superseded for over a day.
+        """
+        now = now or _now()
+        check_client_id(client_id)
+        leaf = certificate_in(certificate_pem)
+        uri = client_uri(client_id)
+        check_leaf(leaf, authority=self._certificate, uri=uri, now=now)
+        partner = self._admitted(client_id)
+        serial = f"{leaf.serial_number:x}"
+        issued = [one for one in partner.certificates if one.serial == serial]
+        if not issued:
+            raise IdentityError(f"This certificate of {client_id!r} is not in use.")
+        superseded = issued[0].superseded
+        if superseded is not None and now > superseded + GRACE:
+            raise IdentityError(
+                f"This certificate of {client_id!r} was superseded at "
+                f"{superseded:%Y-%m-%d %H:%M} UTC; use the new one."
+            )
+        return partner
+
+    def admit(
+        self, request: EnrolmentRequest, terms: Terms, *, demo: bool = False
+    ) -> Invitation:
+        """Signs a partner's certificate, enters it, and invites it.
+
+        The operator has compared ``request.fingerprint`` with the partner before. Asked
+        again with the same keys, it issues another certificate.
+
+        Raises:
+          IdentityError: If the name belongs to other keys, or the keys were revoked.
+        """
+        if demo and terms.plan.secure_aggregation:
+            raise IdentityError(
+                "demo keys are the operator's own: secure aggregation would hide "
+                "nothing from it. Let partners make their keys."
+            )
+        key = requested_key(request.certificate_request, client_id=request.client_id)
+
+        def admitted(found: Partner | None) -> Partner:
+            _check_name_is_free(found, request)
+            now = _now()
+            issued = self._issued(key, request.client_id, now)
+            old = found.certificates if found and found.state == "admitted" else ()
+            return Partner(
+                client_id=request.client_id,
+                identity_key=request.identity_key,
+                certificates=(*_superseded(old, now), issued),
+                admitted=now,
+                software=request.software,
+                demo=demo,
+            )
+
+        self._partners.change(request.client_id, admitted)
+        return self.invitation(request.client_id, terms)
+
+    def invitation(self, client_id: str, terms: Terms) -> Invitation:
+        """Invites a partner that is admitted, with its current certificate.
+
+        Under secure aggregation the roster names all partners admitted by now: invite
+        all of them once the last is admitted.
+        """
+        partner = self._admitted(client_id)
+        operator = self._operator_key()
+        content = {
+            "client_id": client_id,
+            "certificate": partner.current.pem,
+            "authority": self.authority_pem.decode(),
+            "operator_key": key_text(operator.public_key()),
+            "address": terms.address,
+            "server_name": terms.server_name,
+            "plan": terms.plan.canonical().decode(),
+            "plan_sha256": terms.plan.sha256,
+            "roster": self._roster() if terms.plan.secure_aggregation else {},
+            "demo": partner.demo,
+        }
+        return signed_document(Invitation, content, operator)
+
+    def renew(self, client_id: str, certificate_request: bytes | str) -> bytes:
+        """A new leaf for a partner, in PEM; the one before is good for another day.
+
+        Asked again with the same key it gives the same leaf.
+
+        Raises:
+          IdentityError: If the partner is not admitted, or renews without end.
+        """
+        key = requested_key(certificate_request, client_id=client_id)
+
+        def renewed(found: Partner | None) -> Partner:
+            partner = _still_admitted(client_id, found)
+            if certificate_in(partner.current.pem).public_key() == key:
+                return partner
+            now = _now()
+            old = _superseded(partner.certificates, now)
+            if len(old) >= _MOST_IN_GRACE:
+                raise IdentityError(
+                    f"{client_id!r} has renewed {len(old)} times within a day; its "
+                    "certificates are good, renew again tomorrow."
+                )
+            issued = self._issued(key, client_id, now)
+            return partner.model_copy(update={"certificates": (*old, issued)})
+
+        return self._partners.change(client_id, renewed).current.pem.encode()
+
+    def revoke(self, client_id: str) -> Partner:
+        """Refuses all further calls of a partner, from the next one on.
+
+        It can be admitted again with new keys.
+        """
+
+        def revoked(found: Partner | None) -> Partner:
+            partner = _still_admitted(client_id, found)
+            return partner.model_copy(update={"state": "revoked", "revoked": _now()})
+
+        return self._partners.change(client_id, revoked)
+
+    def rotate_server(self, hosts: Sequence[str] | None = None) -> None:
+        """Gives the server a new key and certificate, which it uses without a restart.
+
+        Args:
+          hosts: If they change; by default those of the current certificate.
+        """
+        current = certificate_in(self.server_pair().certificate_pem)
+        key = new_key()
+        name = current.subject.rfc4514_string().removeprefix("CN=")
+        leaf = server_leaf(
+            key.public_key(),
+            name,
+            hosts=_hosts(current) if hosts is None else hosts,
+            issuer=self._issuer(),
+            now=_now(),
+        )
+        store_tls_pair(self.server_path, key, _pem(leaf))
+
+    def server_needs_rotation(self, now: datetime.datetime | None = None) -> bool:
+        """Whether less than a third of the server certificate's life is left."""
+        return needs_renewal(self.server_pair().certificate_pem, now=now or _now())
+
+    def demo_kit(self, client_id: str, home: Path, terms: Terms) -> Path:
+        """Plays a partner for a demonstration: makes its keys, and admits it.
+
+        Returns:
+          The invitation's file in ``home``; it says that it is a demonstration.
+        """
+        keys = new_keys(home)
+        request = EnrolmentRequest.of(client_id, keys)
+        invitation = self.admit(request, terms, demo=True)
+        path = home / f"{client_id}.invitation"
+        write_atomically(path, invitation.to_bytes())
+        return path
+
+    def _admitted(self, client_id: str) -> Partner:
+        return _still_admitted(client_id, self._partners.find(client_id))
+
+    def _roster(self) -> dict[str, str]:
+        return {
+            partner.client_id: partner.identity_key
+            for partner in self.partners()
+            if partner.state == "admitted"
+        }
+
+    def _issued(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        client_id: str,
+        now: datetime.datetime,
+    ) -> IssuedCertificate:
+        leaf = client_leaf(key, client_id, issuer=self._issuer(), now=now)
+        return IssuedCertificate(
+            serial=f"{leaf.serial_number:x}",
+            pem=_pem(leaf).decode(),
+            expires=leaf.not_valid_after_utc,
+        )
+
+    def _issuer(self) -> Issuer:
+        return Issuer(tls_key_in(self._home / _AUTHORITY_FILE), self._certificate)
+
+    def _operator_key(self) -> Ed25519PrivateKey:
+        return identity_key_in(self._home / _OPERATOR_FILE)
+
+
+def _check_name_is_free(found: Partner | None, request: EnrolmentRequest) -> None:
+    if found is None:
+        return
+    is_same = found.identity_key == request.identity_key
+    if found.state == "revoked" and is_same:
+        raise IdentityError(
+            f"The keys of {request.client_id!r} were revoked. The partner makes new "
+            "ones in another home folder, and asks with those."
+        )
+    if found.state == "admitted" and not is_same:
+        raise IdentityError(
+            f"{request.client_id!r} is admitted with other keys ({found.fingerprint}). "
+            "If the partner lost them, run `fedtrain-aggregator partners revoke "
+            f"{request.client_id}` first."
+        )
+
+
+def _still_admitted(client_id: str, found: Partner | None) -> Partner:
+    if found is None:
+        raise IdentityError(f"{client_id!r} is not a partner of this federation.")
+    if found.state == "revoked":
+        raise IdentityError(f"{client_id!r} was revoked by the operator.")
+    return found
+
+
+def _superseded(
+    certificates: Sequence[IssuedCertificate], now: datetime.datetime
+) -> tuple[IssuedCertificate, ...]:
+    marked = [
+        one if one.superseded else one.model_copy(update={"superseded": now})
+        for one in certificates
+    ]
+    return tuple(
+        one for one in marked if one.superseded and one.superseded + GRACE > now
+    )
+
+
+def _hosts(certificate: x509.Certificate) -> list[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    addresses = map(str, names.value.get_values_for_type(x509.IPAddress))
+    return [*names.value.get_values_for_type(x509.DNSName), *addresses]
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
