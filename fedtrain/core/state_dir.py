@@ -1,4 +1,4 @@
-"""Where fedtrain keeps what must outlive a run: ledgers, noise keys, partners' homes."""
+"""Where fedtrain keeps what must outlive a run: ledgers, noise keys, homes."""
 
 import hashlib
 import os
