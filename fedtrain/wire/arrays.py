@@ -7,7 +7,7 @@ plan, so a length is checked before anything is allocated, and decoding is a vie
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,7 @@ def from_bytes(
     Raises:
       WireError: If the length is not that of ``specs``, or a truth value is not 0 or 1.
     """
-    view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    view = _view(data)
     expected = num_bytes(specs)
     if len(view) != expected:
         raise WireError(
@@ -134,7 +134,11 @@ def _array_at(spec: ArraySpec, view: memoryview, start: int) -> Array:
 
 def _as_bytes(array: Array) -> memoryview:
     ordered = np.ascontiguousarray(array, dtype=_TYPES[array.dtype.name])
-    return memoryview(ordered.reshape(-1).view(np.uint8))
+    return _view(ordered.reshape(-1).view(np.uint8))
+
+
+def _view(data: Any) -> memoryview:
+    return memoryview(data).cast("B") if len(data) else memoryview(b"")
 
 
 def _check_same(specs: Sequence[ArraySpec], arrays: Sequence[Array]) -> None:

@@ -22,6 +22,11 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WRONG_VERSION: _ClassVar[Code]
     BUSY: _ClassVar[Code]
 
+class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RAW: _ClassVar[Encoding]
+    ZLIB: _ClassVar[Encoding]
+
 class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TASK_UNSPECIFIED: _ClassVar[TaskKind]
@@ -43,6 +48,8 @@ REFUSED: Code
 WRONG_PLAN: Code
 WRONG_VERSION: Code
 BUSY: Code
+RAW: Encoding
+ZLIB: Encoding
 TASK_UNSPECIFIED: TaskKind
 WAIT: TaskKind
 TRAIN: TaskKind
@@ -101,7 +108,7 @@ class NextRequest(_message.Message):
     def __init__(self, plan_sha256: _Optional[bytes] = ..., wait_ms: _Optional[int] = ..., status: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("code", "text", "kind", "round_number", "attempt", "deadline_unix_ms", "broadcast_bytes", "broadcast_sha256", "info", "wait_ms")
+    __slots__ = ("code", "text", "kind", "round_number", "attempt", "deadline_unix_ms", "broadcast_bytes", "broadcast_sha256", "info", "wait_ms", "encoding")
     CODE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +119,7 @@ class Task(_message.Message):
     BROADCAST_SHA256_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     code: Code
     text: str
     kind: TaskKind
@@ -122,7 +130,8 @@ class Task(_message.Message):
     broadcast_sha256: bytes
     info: bytes
     wait_ms: int
-    def __init__(self, code: _Optional[_Union[Code, str]] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., round_number: _Optional[int] = ..., attempt: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., broadcast_bytes: _Optional[int] = ..., broadcast_sha256: _Optional[bytes] = ..., info: _Optional[bytes] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+    encoding: Encoding
+    def __init__(self, code: _Optional[_Union[Code, str]] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., round_number: _Optional[int] = ..., attempt: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., broadcast_bytes: _Optional[int] = ..., broadcast_sha256: _Optional[bytes] = ..., info: _Optional[bytes] = ..., wait_ms: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("attempt", "kind")
@@ -139,18 +148,20 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class SubmitHeader(_message.Message):
-    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256")
+    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256", "encoding")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PLAN_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENCODING_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     kind: TaskKind
     num_bytes: int
     sha256: bytes
     plan_sha256: bytes
-    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ...) -> None: ...
+    encoding: Encoding
+    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
 
 class SubmitPart(_message.Message):
     __slots__ = ("header", "content")

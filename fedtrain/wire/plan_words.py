@@ -140,7 +140,7 @@ def _waiting(plan: Plan) -> str:
 
 
 def _block(title: str, paragraphs: Sequence[str]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for paragraph in filter(None, paragraphs):
         lines += textwrap.wrap(
             paragraph,
