@@ -1,4 +1,4 @@
-"""What every program of fedtrain does around its commands: quiet, errors, exit codes."""
+"""What every program of fedtrain does around its commands: quiet, errors, codes."""
 
 import logging
 import os
