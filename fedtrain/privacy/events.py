@@ -8,7 +8,7 @@ standard deviation over the *clipping norm*, whatever the neighbouring relation.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dp_accounting
@@ -42,6 +42,11 @@ def sampled(sampling_rate: float, event: Any) -> Any:
 def times(event: Any, count: int) -> Any:
     """``event``, ``count`` times one after another."""
     return events.SelfComposedDpEvent(event, count)
+
+
+def composed(parts: Sequence[Any]) -> Any:
+    """All of ``parts``, one after another."""
+    return events.ComposedDpEvent(list(parts))
 
 
 def mixture(noise_multiplier: float, sampling_rate: float, num_copies: int) -> Any:

@@ -57,6 +57,8 @@ class PrivacyPlan:
       cohort_is_hidden: Whether only a trusted aggregator knows a round's clients.
       accept_weak_privacy: Allows unit client with fewer than 1,000 clients.
       num_weights: For the bound on signal to noise; None leaves that out.
+      reserved: Noise multipliers of Gaussian releases besides the rounds, such as
+        scores at the export: ``event`` counts them, so a budget keeps room for them.
     """
 
     unit: Unit
@@ -78,6 +80,7 @@ class PrivacyPlan:
     cohort_is_hidden: bool = False
     accept_weak_privacy: bool = False
     num_weights: int | None = None
+    reserved: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses what is out of range, then what no mechanism here can promise."""
@@ -112,7 +115,13 @@ class PrivacyPlan:
 
     def event(self) -> Any:
         """What one unit suffers in the whole run, at most."""
-        return events.times(self.round_event(), self._counted_rounds())
+        rounds = events.times(self.round_event(), self._counted_rounds())
+        if not self.reserved:
+            return rounds
+        local_entity = (self.unit, self.trust) == ("entity", "local")
+        copies = self.max_clients_per_entity if local_entity else 1
+        others = [events.times(events.gaussian(z), copies) for z in self.reserved]
+        return events.composed([rounds, *others])
 
     def epsilon(self) -> float:
         """The headline figure of the whole run."""
