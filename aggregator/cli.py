@@ -1,0 +1,167 @@
+"""The ``fedtrain-aggregator`` command: what an operator does."""
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aggregator.home import DEFAULT, Federation, federation_in, found
+from fedtrain.cli.output import Format, show_json, show_table, show_text
+from fedtrain.cli.program import program, run_program
+from fedtrain.cli.quiet import load_tensorflow
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
+
+app = program(
+    "fedtrain-aggregator", help="The operator's side of a federation of partners."
+)
+partners = typer.Typer(help="Who takes part, and until when.", no_args_is_help=True)
+app.add_typer(partners, name="partners")
+
+Home = Annotated[
+    Path,
+    typer.Option(
+        "--home", envvar="FEDTRAIN_AGGREGATOR_HOME", help="The operator's folder."
+    ),
+]
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and leaves the process with its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run_program(app, "fedtrain-aggregator", given))
+
+
+@app.command()
+def init(
+    project: Annotated[Path, typer.Argument(metavar="FEDERATION.TOML")],
+    *,
+    home: Home = DEFAULT,
+    operator: Annotated[
+        str, typer.Option(help="Who you are, for partners to read.")
+    ] = "the operator",
+    format: AsFormat = Format.text,
+) -> None:
+    """Make the certificate authority, the server's identity, and the plan."""
+    if (home / "authority").exists():
+        raise ConfigError(
+            f"{home} holds a federation already, which partners rely on. Name another "
+            "folder with --home for a new one."
+        )
+    load_tensorflow()
+    from aggregator import authority, planning  # noqa: PLC0415 - after TensorFlow
+    from fedtrain.project.deployed import deployed  # noqa: PLC0415
+
+    federation = Federation(home, project, operator)
+    config = federation.config()
+    plan = planning.plan_for(deployed(config, folder=project.parent), operator=operator)
+    service = federation.service()
+    made = authority.init(home / "authority", name=config.name, hosts=service.hosts)
+    federation.write_plan(plan)
+    found(federation)
+    facts = {
+        "home": str(home),
+        "fingerprint": made.fingerprint,
+        "plan_sha256": plan.sha256,
+        "partners": list(service.clients),
+    }
+    if format is Format.json:
+        show_json(facts)
+        return
+    show_text(f"Federation {config.name} in {home}; the keys in it never leave it.")
+    show_text(f"Plan          {plan.sha256}")
+    show_text(f"Your key      {made.fingerprint}")
+    show_text("              (partners compare these words with you over the phone)")
+    show_text(
+        f"Next          each of {', '.join(service.clients)} runs `fedtrain-client "
+        "request NAME` and sends you the file; you run `fedtrain-aggregator admit`."
+    )
+
+
+@app.command()
+def admit(
+    request: Annotated[Path, typer.Argument(metavar="NAME.REQUEST")],
+    *,
+    home: Home = DEFAULT,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="The fingerprint was compared already.")
+    ] = False,
+    format: AsFormat = Format.text,
+) -> None:
+    """Sign a partner's request; writes the invitation to send back."""
+    from fedtrain.wire.enrolment import read_request  # noqa: PLC0415
+
+    federation = federation_in(home)
+    asked = read_request(request)
+    expected = federation.service().clients
+    if asked.client_id not in expected:
+        raise ConfigError(
+            f"{asked.client_id!r} is not among service.clients of "
+            f"{federation.project} ({', '.join(expected)}). The partner asks again "
+            "with one of these names, or you make a new plan."
+        )
+    if not yes:
+        show_text(f"{asked.client_id} says its key is\n  {asked.fingerprint}")
+        typer.confirm("Did you compare it with the partner, by voice?", abort=True)
+    invitation = federation.authority().admit(asked, federation.terms())
+    path = request.with_name(f"{asked.client_id}.invitation")
+    write_atomically(path, invitation.to_bytes())
+    if format is Format.json:
+        show_json({"client_id": asked.client_id, "invitation": str(path)})
+        return
+    show_text(f"Admitted {asked.client_id}. Send it {path}; there is no secret in it.")
+
+
+@partners.command("list")
+def list_partners(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+    """Show the partners, their keys and when their certificates end."""
+    known = federation_in(home).authority().partners()
+    rows = [
+        {
+            "partner": one.client_id,
+            "state": one.state,
+            "admitted": _day(one.admitted),
+            "certificate ends": _day(one.current.expires) if one.certificates else "",
+            "software": one.software,
+            "key": one.fingerprint,
+        }
+        for one in known
+    ]
+    if format is Format.json:
+        show_json(rows)
+    elif rows:
+        show_table(rows, title="Partners")
+    else:
+        show_text("Nobody is admitted yet.")
+
+
+@partners.command()
+def revoke(client_id: str, *, home: Home = DEFAULT) -> None:
+    """Refuse all further calls of a partner, from the next one on."""
+    federation_in(home).authority().revoke(client_id)
+    show_text(f"Revoked {client_id}. Its calls are refused from now on.")
+
+
+@partners.command()
+def invite(client_id: str, *, home: Home = DEFAULT) -> None:
+    """Write an admitted partner's invitation again, for the present plan."""
+    federation = federation_in(home)
+    invitation = federation.authority().invitation(client_id, federation.terms())
+    path = Path(f"{client_id}.invitation")
+    write_atomically(path, invitation.to_bytes())
+    show_text(f"Wrote {path}, for plan {invitation.plan_sha256[:12]}.")
+
+
+@app.command()
+def rotate(*, home: Home = DEFAULT) -> None:
+    """Give the server a new certificate; a running one takes it up by itself."""
+    federation_in(home).authority().rotate_server()
+    show_text("The server has a new certificate.")
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d")

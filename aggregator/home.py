@@ -1,0 +1,97 @@
+"""The operator's folder: what of a federation lies where."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from aggregator.authority import Authority, Terms
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.files import write_atomically
+from fedtrain.project.config import ProjectConfig, ServiceSection
+from fedtrain.project.read import read_config
+from fedtrain.wire.plan import Plan
+
+DEFAULT = Path("aggregator-home")
+
+
+class Federation(NamedTuple):
+    """What ``init`` settled, by file.
+
+    Attributes:
+      path: The operator's folder.
+      project: The project file that is served.
+      operator: Who runs the aggregator, for people.
+    """
+
+    path: Path
+    project: Path
+    operator: str
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the journal and its lock."""
+        return self.path / "journal"
+
+    @property
+    def spool(self) -> Path:
+        """Folder of contributions that wait for the end of their round."""
+        return self.path / "spool"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs' folders."""
+        return self.path / "runs"
+
+    def config(self) -> ProjectConfig:
+        """The project file, read again."""
+        return read_config(self.project)
+
+    def service(self) -> ServiceSection:
+        """The file's ``[service]``."""
+        service = self.config().service
+        if service is None:
+            raise ConfigError(f"{self.project} has no [service] section any more.")
+        return service
+
+    def authority(self) -> Authority:
+        """The certificate authority."""
+        return Authority(self.path / "authority")
+
+    def plan(self) -> Plan:
+        """The plan that partners are asked to approve."""
+        return Plan.from_bytes((self.path / "plan.json").read_bytes())
+
+    def write_plan(self, plan: Plan) -> None:
+        """Makes ``plan`` the one that partners are asked to approve."""
+        write_atomically(self.path / "plan.json", plan.canonical())
+
+    def terms(self) -> Terms:
+        """What an invitation says besides the partner's name."""
+        service = self.service()
+        return Terms(self.plan(), service.address, service.hosts[0])
+
+
+def found(federation: Federation) -> None:
+    """Writes down what ``federation`` is; its folder is there already."""
+    content = {
+        "project": str(federation.project.resolve()),
+        "operator": federation.operator,
+    }
+    path = federation.path / "federation.json"
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def federation_in(path: Path) -> Federation:
+    """The federation whose operator's folder is ``path``.
+
+    Raises:
+      ConfigError: If there is none.
+    """
+    try:
+        content = json.loads((path / "federation.json").read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} holds no federation. Run `fedtrain-aggregator init "
+            "federation.toml` first, or name its folder with --home."
+        ) from None
+    return Federation(path, Path(content["project"]), content["operator"])
