@@ -34,6 +34,7 @@ def decoded(
         found.ParseFromString(data)
     except DecodeError:
         raise WireError(f"These {len(data)} bytes are no {name}.") from None
+    found.DiscardUnknownFields()
     if found.SerializeToString(deterministic=True) != data:
         raise WireError(f"A {name} is not written as fedtrain writes it.")
     return found

@@ -49,6 +49,8 @@ class SignedDocument(BaseModel):
     """A JSON file with a signature over all else in it.
 
     Attributes:
+      kind: What the document is called, in messages and below its signature.
+      most_bytes: The longest file that is read.
       format: Version of the document.
       signature: Of everything else in canonical form, below the document's own domain.
     """

@@ -145,6 +145,7 @@ def _block(title: str, paragraphs: Sequence[str]) -> list[str]:
         lines += textwrap.wrap(
             paragraph,
             width=_WIDTH,
+            break_on_hyphens=False,
             initial_indent=f"{'' if lines else title:10}",
             subsequent_indent=" " * 10,
         )
