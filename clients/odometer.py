@@ -6,6 +6,7 @@ nothing is refunded.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,12 +83,13 @@ class Odometer:
         }
 
     def head(self) -> dict[str, Any]:
-        """The length of the ledger and the hash of its last entry."""
-        return self._ledger.head()
+        """Which ledger it is, its length, and the hash of its last entry."""
+        return {"file": self._ledger.path.name, **self._ledger.head()}
 
-    def expect(self, head: dict[str, Any]) -> None:
-        """Raises LedgerError if the ledger lost what ``head`` counts."""
-        self._ledger.expect(head)
+    def expect(self, head: Mapping[str, Any]) -> None:
+        """Raises LedgerError if the ledger that ``head`` is of lost an entry since."""
+        if head["file"] == self._ledger.path.name:
+            self._ledger.expect(head)
 
     def _epsilon(self, spending: Spending, interval: float) -> float:
         terms = self._terms
