@@ -17,6 +17,7 @@ from fedtrain.core.mechanism import Unit
 from fedtrain.privacy import accounting
 from fedtrain.privacy.ledger import Charge, Ledger
 from fedtrain.privacy.spending import Spending
+from fedtrain.wire.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,20 @@ class Terms:
     unit: Unit
     neighboring_relation: str
     delta: float
+
+
+def terms_of(plan: Plan) -> Terms:
+    """The terms that ``plan`` promises in; a row's, where it promises nothing."""
+    promise = plan.privacy
+    if promise is None:
+        return Terms(
+            unit="example", neighboring_relation="add_or_remove_one", delta=1e-6
+        )
+    return Terms(
+        unit=promise.unit,
+        neighboring_relation=promise.neighboring_relation,
+        delta=promise.delta,
+    )
 
 
 class Odometer:

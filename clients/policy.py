@@ -10,12 +10,13 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.core.files import write_atomically
+from fedtrain.core.mechanism import Trust, Unit
 from fedtrain.project.toml_text import toml_text
 from fedtrain.wire.plan import Plan, Sha256
 
@@ -58,8 +59,8 @@ class Policy(BaseModel):
 
     max_epsilon: Annotated[float, Field(gt=0)]
     max_delta: Annotated[float, Field(gt=0, lt=1)]
-    allowed_units: list[Literal["example", "entity", "client"]]
-    allowed_trust: list[Literal["local", "distributed", "central"]]
+    allowed_units: list[Unit]
+    allowed_trust: list[Trust]
     min_cohort: Count
     min_rows: Count
     require_secure_aggregation: bool
@@ -143,26 +144,33 @@ class Policy(BaseModel):
             )
 
 
-def policy_for(plan: Plan, *, max_epsilon: float | None = None) -> Policy:
+def policy_for(
+    plan: Plan,
+    *,
+    max_epsilon: float | None = None,
+    allow_central: bool = False,
+    allow_exact_metrics: bool = False,
+) -> Policy:
     """A first policy, which allows just what ``plan`` asks and promises.
-
-    It never allows by itself that exact contributions or metrics leave, or that no
-    privacy is promised: that takes ``max_epsilon`` or the partner's own editor.
 
     Args:
       plan: What the partner is about to approve.
-      max_epsilon: The partner's bound; the plan's own figure if not given.
+      max_epsilon: The partner's bound; the plan's own figure if not given. A plan that
+        promises nothing needs ``inf``, said by the partner.
+      allow_central: Whether the operator may see exact contributions.
+      allow_exact_metrics: Whether metrics without noise may leave.
     """
     promise = plan.privacy
+    trust: list[Trust] = ["local", "distributed"]
     return Policy(
         max_epsilon=max_epsilon or (promise.epsilon if promise else 1.0),
         max_delta=promise.delta if promise else 1e-6,
         allowed_units=[promise.unit] if promise else ["example", "entity", "client"],
-        allowed_trust=["local", "distributed"],
+        allowed_trust=[*trust, "central"] if allow_central else trust,
         min_cohort=plan.least_reports,
         min_rows=1,
         require_secure_aggregation=plan.secure_aggregation,
-        exact_metrics_may_leave=False,
+        exact_metrics_may_leave=allow_exact_metrics,
     )
 
 
