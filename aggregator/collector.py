@@ -1,0 +1,240 @@
+"""The training thread's half of the rounds: it opens them, waits, and closes them."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aggregator.events import Draft, now_ms
+from aggregator.journal import JournalUnavailableError
+from aggregator.round_call import Collected, RoundCall
+from aggregator.round_state import RoundState, specs_to_json
+from aggregator.run_book import RunBook
+from aggregator.spool import Spool, SpooledFile, is_intact
+from fedtrain.core.errors import FedtrainError, JournalError, TooFewClientsError
+from fedtrain.wire.arrays import ArraySpec, chunks
+
+_LOG = logging.getLogger(__name__)
+_PATIENCE_S = 600.0
+_POLL_S = 1.0
+_DONE = frozenset({"closed", "charged", "committed"})
+
+
+class RunStoppedError(FedtrainError):
+    """The aggregator is shutting down; the run can be resumed."""
+
+    exit_code = 130
+
+
+class Collector:
+    """Collects one round at a time.
+
+    Args:
+      book: The run's rounds.
+      spool: Its files.
+      clock: Seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, book: RunBook, spool: Spool, clock: Callable[[], float]) -> None:
+        self._book = book
+        self._spool = spool
+        self._clock = clock
+        self._is_stopping = False
+
+    def collect(self, call: RoundCall) -> Collected:
+        """See ``Rounds.collect``."""
+        call.check(self._book.run_id)
+        specs = [ArraySpec.of(array) for array in call.broadcast]
+        broadcast = self._spool.store_broadcast(chunks(specs, call.broadcast))
+        state = self._begun(call, broadcast)
+        if state.stage == "collecting":
+            state = self._awaited(call)
+        paths = self._spool.contributions(state)
+        return Collected(
+            attempt=state.attempt,
+            accepted=state.survivors,
+            lost=state.lost,
+            paths=tuple(paths[client] for client in state.survivors),
+            contribution=state.contribution,
+        )
+
+    def note(self, round_number: int, kind: str, body: Mapping[str, Any]) -> None:
+        """Records what the training thread has done with a training round.
+
+        Raises:
+          JournalError: If the round is not that far.
+        """
+
+        def drafts() -> list[Draft]:
+            state = self._book.find("train", round_number)
+            if state is None:
+                raise JournalError(f"Round {round_number} was not collected yet.")
+            return [self._book.draft(state, kind, body)]
+
+        self.record(drafts)
+
+    def record(self, drafts: Callable[[], Sequence[Draft]]) -> None:
+        """Records what ``drafts`` gives; a full disk is waited for, ten minutes.
+
+        Args:
+          drafts: Asked again before every try, for the state may have changed.
+        """
+        give_up = self._clock() + _PATIENCE_S
+        with self._book.changed:
+            while True:
+                try:
+                    self._book.record(drafts())
+                except JournalUnavailableError:
+                    if self._is_stopping or self._clock() > give_up:
+                        raise
+                    _LOG.warning("Waiting for the journal", exc_info=True)
+                    self._book.changed.wait(_POLL_S)
+                else:
+                    return
+
+    def stop(self) -> None:
+        """See ``Rounds.stop``."""
+        self._is_stopping = True
+        with self._book.changed:
+            self._book.changed.notify_all()
+
+    def _begun(self, call: RoundCall, broadcast: SpooledFile) -> RoundState:
+        found = self._book.find(call.kind, call.round_number)
+        damaged = () if found is None else self._damaged(found)
+
+        def drafts() -> list[Draft]:
+            old = self._book.find(call.kind, call.round_number)
+            if old is None or old.stage == "aborted":
+                return self._planned(call, broadcast)
+            if not _is_same(old, call, broadcast) or (damaged and old.stage in _DONE):
+                why = {"why": "other clients or weights, or a damaged contribution"}
+                aborted = self._book.draft(old, "aborted", why)
+                return [aborted, *self._planned(call, broadcast)]
+            return self._resumed(old, call, damaged)
+
+        self.record(drafts)
+        return self._state(call)
+
+    def _resumed(
+        self, state: RoundState, call: RoundCall, damaged: Sequence[str]
+    ) -> list[Draft]:
+        if state.stage in _DONE:
+            return []
+        why = "the disk has damaged its contribution"
+        lost = [
+            self._book.draft(state, "lost", {"client": client, "why": why})
+            for client in damaged
+        ]
+        return [self._collecting(state, call, 1), *lost]
+
+    def _planned(self, call: RoundCall, broadcast: SpooledFile) -> list[Draft]:
+        state = RoundState(
+            run_id=call.run_id,
+            round_number=call.round_number,
+            attempt=self._book.next_attempt(call.kind, call.round_number),
+            kind=call.kind,
+            stage="planned",
+            cohort=call.cohort,
+            contribution=tuple(call.contribution),
+        )
+        specs = specs_to_json(state.contribution)
+        planned = {"cohort": list(call.cohort), "contribution": specs}
+        configured = {
+            "broadcast_bytes": broadcast.num_bytes,
+            "broadcast_sha256": broadcast.sha256,
+            "info": dict(call.info),
+        }
+        return [
+            self._book.draft(state, "planned", planned),
+            self._book.draft(state, "configured", configured),
+            self._collecting(state, call, 1),
+        ]
+
+    def _collecting(self, state: RoundState, call: RoundCall, number: int) -> Draft:
+        body = {
+            "report_goal": call.report_goal,
+            "least_reports": call.least_reports,
+            "deadline_unix_ms": now_ms() + int(1000 * call.deadline_s),
+            "num_deadlines": number,
+        }
+        return self._book.draft(state, "collecting", body)
+
+    def _awaited(self, call: RoundCall) -> RoundState:
+        for number in range(1, call.max_deadlines + 1):
+            if number > 1:
+                self._extend(call, number)
+            if self._is_ready(call, self._clock() + call.deadline_s):
+                return self._closed(call)
+        raise _too_few(self._state(call), call)
+
+    def _extend(self, call: RoundCall, number: int) -> None:
+        self.record(lambda: [self._collecting(self._state(call), call, number)])
+
+    def _is_ready(self, call: RoundCall, deadline: float) -> bool:
+        """Waits; whether the round may be closed now."""
+        with self._book.changed:
+            while True:
+                self._check_going_on()
+                state = self._state(call)
+                left_s = deadline - self._clock()
+                if state.is_full or left_s <= 0:
+                    return state.is_full or state.has_enough
+                if state.is_hopeless:
+                    self._give_up(state, call)
+                self._book.changed.wait(min(left_s, _POLL_S))
+
+    def _check_going_on(self) -> None:
+        if self._is_stopping:
+            raise RunStoppedError("The aggregator is stopping; start again to go on.")
+        if self._book.failure is not None:
+            raise self._book.failure
+
+    def _give_up(self, state: RoundState, call: RoundCall) -> None:
+        # Those who are lost stay lost in this attempt: the next one asks all again.
+        self.record(
+            lambda: [self._book.draft(state, "aborted", {"why": "too many are lost"})]
+        )
+        raise _too_few(state, call)
+
+    def _closed(self, call: RoundCall) -> RoundState:
+        def drafts() -> list[Draft]:
+            state = self._state(call)
+            if len(state.accepted) >= state.report_goal:
+                why = "not needed: the report goal was reached without it"
+            else:
+                why = f"no answer within {state.num_deadlines} x {call.deadline_s:g} s"
+            lost = {**state.lost, **dict.fromkeys(state.missing, why)}
+            body = {"accepted": list(state.survivors), "lost": lost}
+            return [self._book.draft(state, "closed", body)]
+
+        self.record(drafts)
+        return self._state(call)
+
+    def _state(self, call: RoundCall) -> RoundState:
+        state = self._book.find(call.kind, call.round_number)
+        if state is None:
+            raise JournalError(f"Round {call.round_number} is not in the journal.")
+        return state
+
+    def _damaged(self, state: RoundState) -> tuple[str, ...]:
+        paths = self._spool.contributions(state)
+        return tuple(client for client in paths if not is_intact(*paths[client]))
+
+
+def _is_same(state: RoundState, call: RoundCall, broadcast: SpooledFile) -> bool:
+    return (
+        state.cohort == call.cohort
+        and state.contribution == tuple(call.contribution)
+        and state.broadcast_sha256 == broadcast.sha256
+        and state.info == json.loads(json.dumps(dict(call.info)))
+    )
+
+
+def _too_few(state: RoundState, call: RoundCall) -> TooFewClientsError:
+    lost = "".join(f" {client} is lost: {why}." for client, why in state.lost.items())
+    return TooFewClientsError(
+        f"Round {state.round_number} has {len(state.accepted)} of at least "
+        f"{state.least_reports} contributions after {state.num_deadlines} deadlines of "
+        f"{call.deadline_s:g} s. Missing: {', '.join(state.missing) or 'nobody'}.{lost}"
+        " Start again to go on with what came, or lower service.least_reports."
+    )

@@ -1,0 +1,196 @@
+"""Broadcasts and contributions on the disk: written aside, synced, then renamed.
+
+A file's name holds the hash of its content, so a file of that name is either whole or
+damaged by the disk, which reading it finds out.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from aggregator.round_state import RoundState
+from fedtrain.core.errors import JournalError
+from fedtrain.core.files import sync_folder
+from fedtrain.wire.arrays import CHUNK_BYTES, Array, ArraySpec, from_bytes, num_bytes
+
+_READ_BYTES = 4 * CHUNK_BYTES
+
+
+class SpooledFile(NamedTuple):
+    """Content that was written.
+
+    Attributes:
+      num_bytes: Its length.
+      sha256: Of the content, in hexadecimal.
+    """
+
+    num_bytes: int
+    sha256: str
+
+
+class SpoolWriter:
+    """One file on its way to the disk; ``keep`` or ``drop`` ends it.
+
+    Args:
+      folder: Where it will be; made if needed.
+      name: Tells it from others that are on their way at the same time.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self.path = folder / f"{name}.part"
+        self._file: BinaryIO = self.path.open("wb", buffering=0)
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, content: bytes) -> None:
+        """Appends ``content``.
+
+        Raises:
+          OSError: If the disk does not take it.
+        """
+        view = memoryview(content)
+        while view:
+            view = view[self._file.write(view) :]
+        self._hash.update(content)
+        self.num_bytes += len(content)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def keep(self, path: Path) -> None:
+        """Makes the content durable under ``path``, in the same folder."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.path.replace(path)
+        sync_folder(self._folder)
+
+    def drop(self) -> None:
+        """Removes what was written, unless it was kept."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Spool:
+    """The files of one run.
+
+    Args:
+      folder: Of the run; made if needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._broadcasts = folder / "broadcasts"
+        for left in folder.glob("*/*.part"):
+            left.unlink()
+
+    def store_broadcast(self, chunks: Iterable[bytes]) -> SpooledFile:
+        """Writes a broadcast, unless the same is there; it is durable then."""
+        writer = SpoolWriter(self._broadcasts, "new")
+        try:
+            for chunk in chunks:
+                writer.write(chunk)
+            path = self.broadcast(writer.sha256)
+            if not is_intact(path, writer.sha256):
+                writer.keep(path)
+        finally:
+            writer.drop()
+        return SpooledFile(writer.num_bytes, writer.sha256)
+
+    def broadcast(self, sha256: str) -> Path:
+        """Where the broadcast of this hash lies."""
+        return self._broadcasts / f"{sha256}.bin"
+
+    def contribution(self, state: RoundState, client_id: str, sha256: str) -> Path:
+        """Where a client's contribution to a round lies."""
+        position = state.cohort.index(client_id)
+        return self._folder_of(state) / f"{position:05d}-{sha256}.bin"
+
+    def contributions(self, state: RoundState) -> dict[str, tuple[Path, str]]:
+        """Files and hashes of all contributions to a round, by client."""
+        return {
+            client: (self.contribution(state, client, found.sha256), found.sha256)
+            for client, found in state.accepted.items()
+        }
+
+    def keep_only(self, rounds: Iterable[RoundState]) -> None:
+        """Removes the files of all other rounds."""
+        rounds = tuple(rounds)
+        broadcasts = {self.broadcast(state.broadcast_sha256) for state in rounds}
+        folders = {self._folder_of(state) for state in rounds}
+        for path in self._broadcasts.glob("*.bin"):
+            if path not in broadcasts:
+                path.unlink(missing_ok=True)
+        for folder in self._folder.glob("*-*-*"):
+            if folder not in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder_of(self, state: RoundState) -> Path:
+        name = f"{state.kind}-{state.round_number}-{state.attempt}"
+        return self._folder / name
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """The content of a file, in chunks of 256 KiB."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether the file is there with the content of this hash."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def mapped(path: Path, specs: Sequence[ArraySpec]) -> list[Array]:
+    """The arrays in a file, as views of a memory map.
+
+    Raises:
+      WireError: If the file is no such arrays.
+    """
+    if num_bytes(specs) == 0:
+        return from_bytes(specs, path.read_bytes())
+    return from_bytes(specs, np.memmap(path, dtype=np.uint8, mode="r"))
+
+
+def added_up(
+    paths: Iterable[tuple[Path, str]], specs: Sequence[ArraySpec]
+) -> list[Array]:
+    """The sum of contributions in the given order, each array in its own type.
+
+    Memory is one sum and one mapped contribution. The first is copied, not added to
+    zeros: that would change the sign of its zeros.
+
+    Args:
+      paths: Files with the hashes of their content.
+      specs: What is in each of them.
+
+    Raises:
+      JournalError: If a file is not what was acknowledged.
+    """
+    total: list[Array] = []
+    for path, sha256 in paths:
+        if not is_intact(path, sha256):
+            raise JournalError(
+                f"{path} is not the contribution that was acknowledged: the disk has "
+                "damaged it. Start again: the round is then done without it."
+            )
+        arrays = mapped(path, specs)
+        if not total:
+            total = [array.copy() for array in arrays]
+            continue
+        for sum_, array in zip(total, arrays, strict=True):
+            np.add(sum_, array, out=sum_)
+    return total
