@@ -7,6 +7,8 @@ are ECDSA P-256 (TLS); identities that sign requests are Ed25519 keys beside the
 
 import datetime
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -17,6 +19,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fedtrain.core.errors import IdentityError
 
 MOST_PEM_BYTES = 16 * 1024
+_Holder = x509.Certificate | x509.CertificateSigningRequest
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 _CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -52,12 +58,10 @@ def certificate_in(pem: bytes | str) -> x509.Certificate:
     data = pem.encode() if isinstance(pem, str) else pem
     if len(data) > MOST_PEM_BYTES:
         raise IdentityError(f"A certificate of {len(data)} bytes is refused unread.")
-    try:
-        found = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise IdentityError(f"This is no PEM certificate: {error}.") from None
+    found = _parsed(x509.load_pem_x509_certificates, data, "PEM certificate")
     if len(found) != 1:
         raise IdentityError(f"One certificate was expected, {len(found)} were given.")
+    _check_curve(_parsed(x509.Certificate.public_key, found[0], "certificate"))
     return found[0]
 
 
@@ -130,19 +134,17 @@ def requested_key(pem: bytes | str, *, client_id: str) -> ec.EllipticCurvePublic
     data = pem.encode() if isinstance(pem, str) else pem
     if len(data) > MOST_PEM_BYTES:
         raise IdentityError(f"A certificate request of {len(data)} bytes is refused.")
-    try:
-        request = x509.load_pem_x509_csr(data)
-        names = _uris(request)
-        is_own = request.is_signature_valid
-        key = request.public_key()
-    except Exception as error:  # noqa: BLE001 - whatever a parser of strangers' bytes raises
-        raise IdentityError(f"This is no certificate request: {error}.") from None
-    if not is_own or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise IdentityError("The certificate request is not signed by a key on P-256.")
-    if not isinstance(key.curve, ec.SECP256R1) or names != [client_uri(client_id)]:
+    request = _parsed(x509.load_pem_x509_csr, data, "certificate request")
+    key = _parsed(
+        x509.CertificateSigningRequest.public_key, request, "certificate request"
+    )
+    _check_curve(key)
+    if not request.is_signature_valid:
+        raise IdentityError("The certificate request is not signed by its own key.")
+    if _uris(request) != [client_uri(client_id)]:
         raise IdentityError(
-            f"The certificate request is for {names} with a key on {key.curve.name}; "
-            f"{client_uri(client_id)!r} on P-256 is needed."
+            f"The certificate request is for {_uris(request)}; "
+            f"{client_uri(client_id)!r} is needed."
         )
     return key
 
@@ -154,19 +156,39 @@ def _check_role(leaf: x509.Certificate, uri: str) -> None:
         if is_client
         else ExtendedKeyUsageOID.SERVER_AUTH
     )
-    try:
-        found = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        constraints = leaf.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
-        raise IdentityError("The certificate does not say what it is for.") from None
-    if list(found) != [usage] or constraints.value.ca:
+    found = _extension(leaf, x509.ExtendedKeyUsage)
+    constraints = _extension(leaf, x509.BasicConstraints)
+    if found is None or constraints is None:
+        raise IdentityError("The certificate does not say what it is for.")
+    if list(found) != [usage] or constraints.ca:
         role = "client" if is_client else "server"
         raise IdentityError(f"The certificate has a wrong role: it is no {role}'s.")
 
 
-def _uris(holder: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
-    try:
-        names = holder.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+def _uris(holder: _Holder) -> list[str]:
+    names = _extension(holder, x509.SubjectAlternativeName)
+    if names is None:
         return []
-    return list(names.value.get_values_for_type(x509.UniformResourceIdentifier))
+    return list(names.get_values_for_type(x509.UniformResourceIdentifier))
+
+
+def _extension(holder: _Holder, kind: type[_Extension]) -> _Extension | None:
+    """The extension of this kind; None without it, or where it cannot be read."""
+    try:
+        return holder.extensions.get_extension_for_class(kind).value
+    except Exception:  # noqa: BLE001 - a parser of strangers' bytes; none is refused
+        return None
+
+
+def _parsed(parser: Callable[[_In], _Out], data: _In, what: str) -> _Out:
+    try:
+        return parser(data)
+    except Exception as error:  # noqa: BLE001 - a parser of strangers' bytes
+        raise IdentityError(f"This is no {what}: {error}.") from None
+
+
+def _check_curve(key: object) -> None:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(
+        key.curve, ec.SECP256R1
+    ):
+        raise IdentityError("The key to certify must be an ECDSA key on P-256.")
