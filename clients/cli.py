@@ -16,7 +16,7 @@ from clients.checking import dry_run
 from clients.home import Home, default_home
 from clients.local import local_rows
 from clients.policy import Facts, Policy, policy_for, read_policy, write_policy
-from clients.transport import Caller, Transport
+from clients.transport import Transport, caller_of
 from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.cli.program import program, run_program
 from fedtrain.core.errors import ConfigError, PolicyError
@@ -205,7 +205,7 @@ def join(
     local = local_rows(data, own, tell=tell)
     with own.alone():
         accept(invited, own.path)
-        with Transport(_caller(invited, own)) as calls:
+        with Transport(caller_of(invited, own)) as calls:
             Agent(calls, own, invited, local).run()
 
 
@@ -219,7 +219,7 @@ def renew(
     """Get a new certificate now. ``join`` does so by itself, in time."""
     invited, own = _invited(invitation, home)
     accept(invited, own.path)
-    with Transport(_caller(invited, own)) as calls:
+    with Transport(caller_of(invited, own)) as calls:
         own.renew(calls.renew, invited, now=datetime.now(UTC))
     ends = certificate_in(own.pair().certificate_pem).not_valid_after_utc
     if format is Format.json:
@@ -284,18 +284,6 @@ def _against(policy: Policy | None, invited: Invitation) -> list[str]:
     if policy is None:
         return []
     return policy.violations(invited.parsed_plan(), Facts(is_demo=invited.demo))
-
-
-def _caller(invited: Invitation, home: Home) -> Caller:
-    return Caller(
-        client_id=invited.client_id,
-        identity=home.keys().identity,
-        pair=home.pair,
-        sequence=home.sequence(),
-        address=invited.address,
-        server_name=invited.server_name,
-        authority_pem=invited.authority_pem,
-    )
 
 
 def _sentence(event: Event) -> None:

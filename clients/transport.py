@@ -22,9 +22,11 @@ from clients.calls import (
     printable,
     raise_for,
 )
+from clients.home import Home
 from fedtrain.core.errors import FedtrainError, StoppedError, WireError
 from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.decoding import decoded
+from fedtrain.wire.enrolment import Invitation
 from fedtrain.wire.identity import TlsPair
 from fedtrain.wire.plan import MOST_PLAN_BYTES, PROTOCOL_VERSION
 from fedtrain.wire.signing import signed
@@ -70,6 +72,19 @@ class Caller:
     address: str
     server_name: str
     authority_pem: bytes
+
+
+def caller_of(invitation: Invitation, home: Home) -> Caller:
+    """The client of ``home``, calling the aggregator of ``invitation``."""
+    return Caller(
+        client_id=invitation.client_id,
+        identity=home.keys().identity,
+        pair=home.pair,
+        sequence=home.sequence(),
+        address=invitation.address,
+        server_name=invitation.server_name,
+        authority_pem=invitation.authority_pem,
+    )
 
 
 class Transport:
