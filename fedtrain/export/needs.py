@@ -5,11 +5,14 @@ from typing import Any
 
 from fedtrain.core.errors import ConfigError
 
-_INSTALL = 'pip install "fedtrain[export]" (in this project: uv sync --extra export)'
 
-
-def needed(module: str, *, reason: str) -> Any:
+def needed(module: str, *, reason: str, extra: str = "export") -> Any:
     """The module by its name.
+
+    Args:
+      module: To be imported.
+      reason: What needs it.
+      extra: Of fedtrain's optional dependencies, the one that it belongs to.
 
     Raises:
       ConfigError: If it is not installed; names the command that installs it.
@@ -19,5 +22,6 @@ def needed(module: str, *, reason: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{reason} needs {module.split('.')[0]}, which cannot be imported "
-            f"({error}). Install it: {_INSTALL}."
+            f'({error}). Install it: pip install "fedtrain[{extra}]" (in this '
+            f"project: uv sync --extra {extra})."
         ) from error

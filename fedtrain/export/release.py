@@ -40,15 +40,32 @@ def verify_release(folder: str | Path, *, signer: str | None = None) -> Verified
       ConfigError: If it has no record that can be read.
     """
     folder = Path(folder)
-    release = read_record(folder)
+    release = signed_record(folder)
     found = signing.fingerprint(release.public_key)
     if signer is not None and found != signer:
         raise TamperedReleaseError(
             f"{folder / RECORD} is signed by key {found}, not by {signer}."
         )
-    _check_signature(release, folder, found)
     _check_files(release, folder)
     return Verified(release, found, _is_own(release), NO_GUARANTEE)
+
+
+def signed_record(folder: Path) -> Release:
+    """The record in ``folder``, whose signature holds; its files are not looked at.
+
+    Raises:
+      TamperedReleaseError: If it was changed after it was signed.
+      ConfigError: If it cannot be read.
+    """
+    release = read_record(folder)
+    content, signature = release.signed_bytes(), release.signature or ""
+    key = release.public_key
+    if not signing.is_signed(content, signature=signature, public_key=key):
+        raise TamperedReleaseError(
+            f"{folder / RECORD} was changed after it was signed, or was not signed by "
+            f"key {signing.fingerprint(key)}."
+        )
+    return release
 
 
 def compare_releases(first: str | Path, second: str | Path) -> list[dict[str, Any]]:
@@ -63,18 +80,6 @@ def compare_releases(first: str | Path, second: str | Path) -> list[dict[str, An
         for field in sorted(set(old) | set(new))
         if old.get(field) != new.get(field)
     ]
-
-
-def _check_signature(release: Release, folder: Path, signer: str) -> None:
-    content = release.signed_bytes()
-    signature = release.signature or ""
-    if not signing.is_signed(
-        content, signature=signature, public_key=release.public_key
-    ):
-        raise TamperedReleaseError(
-            f"{folder / RECORD} was changed after it was signed, or was not signed by "
-            f"key {signer}."
-        )
 
 
 def _check_files(release: Release, folder: Path) -> None:

@@ -21,22 +21,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("versions", "served", "labels"),
-    [
-        ([3], [3], {"stable": 3, "canary": 3}),
-        ([4, 1, 7], [4, 7], {"stable": 4, "canary": 7}),
-    ],
-)
-def test_labels_of_versions(
-    versions: list[int], served: list[int], labels: dict[str, int]
-) -> None:
-    text = serving_files.models_config("digits", versions=versions)
-    parsed = text_format.Parse(text, server_config.ModelServerConfig())
-    (config,) = parsed.model_config_list.config
-    assert (config.name, config.base_path) == ("digits", "/models/digits")
-    assert list(config.model_version_policy.specific.versions) == served
-    assert dict(config.version_labels) == labels
+def test_models_are_what_serving_reads(tmp_path: Path) -> None:
+    models = [
+        serving_files.Served("digits", [4, 7], {"stable": 4, "canary": 7}),
+        serving_files.Served("credit", [1], {"stable": 1, "canary": 1}),
+    ]
+    path = tmp_path / serving_files.MODELS
+    path.write_text(serving_files.models_config(models))
+    parsed = text_format.Parse(path.read_text(), server_config.ModelServerConfig())
+    first = parsed.model_config_list.config[0]
+    assert (first.name, first.base_path) == ("digits", "/models/digits")
+    assert first.model_platform == "tensorflow"
+    assert list(first.model_version_policy.specific.versions) == [4, 7]
+    assert dict(first.version_labels) == {"stable": 4, "canary": 7}
+    assert serving_files.read_models(path) == models
+
+
+def test_release_has_one_version_with_both_labels(folder: Path) -> None:
+    (model,) = serving_files.read_models(folder / serving_files.MODELS)
+    assert model == ("Credit_Model.2", [3], {"stable": 3, "canary": 3})
 
 
 def test_batching_and_monitoring_fit_the_published_messages(folder: Path) -> None:
