@@ -8,7 +8,7 @@ is allowed) is refused here too.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -68,7 +68,7 @@ def encoded_in_graph(schema: Schema, inputs: Inputs) -> Any:
         if column.kind == "array"
     }
     if scalars:
-        features[COLUMNS] = tf.cast(_columns(scalars, given), tf.float32)
+        features[COLUMNS] = _columns(scalars, given)
     return features if len(features) > 1 else next(iter(features.values()))
 
 
@@ -85,57 +85,119 @@ def _raw(column: Column, values: Array) -> Array:
     return texts(values) if column.kind == "category" else numbers(values)
 
 
+class _Part(NamedTuple):
+    """Encoded columns.
+
+    Attributes:
+      values: Float32 [rows, labels].
+      labels: What each stands for: a column's name, and the place of a category among
+        the known ones, or -1 for whether a value is missing.
+    """
+
+    values: tf.Tensor
+    labels: list[tuple[str, int]]
+
+
 def _columns(columns: Sequence[Column], given: Inputs) -> tf.Tensor:
-    """All numbers at once, which a served row waits less for than one by one."""
-    parts: dict[str, list[tf.Tensor]] = {}
-    of_numbers = [column for column in columns if column.kind == "number"]
-    if of_numbers:
-        values, missing = _numbers(of_numbers, given)
-        if len(of_numbers) == len(columns) and not any(_indicates(c) for c in columns):
-            return values
-        for i, column in enumerate(of_numbers):
-            parts[column.name] = [values[:, i : i + 1], missing[:, i : i + 1]]
-    for column in columns:
-        if column.kind == "category":
-            parts[column.name] = list(_category(column, given[column.name]))
-    kept = [parts[c.name] if _indicates(c) else parts[c.name][:1] for c in columns]
-    return tf.concat([part for both in kept for part in both], axis=1)
+    """All numbers at once and all categories at once, then in the schema's order.
+
+    A served row waits for the number of operations more than for their work.
+    """
+    parts = [
+        encode(own, tf.stack([given[column.name] for column in own], axis=1))
+        for encode, own in (
+            (_numbers, [column for column in columns if column.kind == "number"]),
+            (_categories, [column for column in columns if column.kind == "category"]),
+        )
+        if own
+    ]
+    found = [label for part in parts for label in part.labels]
+    asked = [label for column in columns for label in _labels(column)]
+    joined = tf.concat([part.values for part in parts], axis=1)
+    if found == asked:
+        return joined
+    return tf.gather(joined, [found.index(label) for label in asked], axis=1)
 
 
-def _indicates(column: Column) -> bool:
-    return column.missing.allowed
+def _labels(column: Column) -> list[tuple[str, int]]:
+    count = len(_known(column)) if column.kind == "category" else 1
+    return [*((column.name, i) for i in range(count)), *_missing_labels([column])]
 
 
-def _numbers(columns: Sequence[Column], given: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scaled values, and 1 where one is missing; both float64 [rows, columns]."""
-    values = tf.stack([given[column.name] for column in columns], axis=1)
+def _missing_labels(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    return [(column.name, -1) for column in columns if column.missing.allowed]
+
+
+def _known(column: Column) -> tuple[str, ...]:
+    return column.categories.values if column.categories else ()
+
+
+def _numbers(columns: Sequence[Column], values: tf.Tensor) -> _Part:
     missing = tf.math.is_nan(values)
     shifts, scales = zip(*map(_scale, columns), strict=True)
     scaled = (values - tf.constant(shifts, tf.float64)) / tf.constant(
         scales, tf.float64
     )
-    refused = missing & tf.constant([not _indicates(c) for c in columns])
-    names = tf.boolean_mask([c.name for c in columns], tf.reduce_any(refused, axis=0))
-    message = "a value is missing, and none may be, in columns"
-    check = tf.debugging.Assert(~tf.reduce_any(refused), [message, names])
-    with tf.control_dependencies([check] if check is not None else []):
-        filled = tf.where(missing, tf.zeros_like(scaled), scaled)
-    return filled, tf.cast(missing, tf.float64)
+    filled = tf.where(missing, tf.zeros_like(scaled), scaled)
+    messages = [f"a value is missing, and none may be, in {c.name!r}:" for c in columns]
+    checked = _unless(missing & ~_optional(columns), filled, messages, values)
+    labels = [(column.name, 0) for column in columns]
+    return _with_missing(columns, _Part(checked, labels), missing)
 
 
-def _category(column: Column, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One-hot codes [rows, categories], and 1 where it is missing [rows, 1]."""
-    known = column.categories.values if column.categories else ()
-    hits = tf.equal(values[:, tf.newaxis], tf.constant(known, tf.string))
-    is_known = tf.reduce_any(hits, axis=1)
+def _categories(columns: Sequence[Column], values: tf.Tensor) -> _Part:
+    known = [value for column in columns for value in _known(column)]
+    owners = [i for i, column in enumerate(columns) for _ in _known(column)]
+    hits = tf.gather(values, tf.constant(owners, tf.int32), axis=1) == tf.constant(
+        known, tf.string
+    )
+    codes = tf.cast(hits, tf.float32)
+    is_known = codes @ np.eye(len(columns), dtype=np.float32)[owners] > 0.0
     # "" may itself be a category; it means a missing value only where it is none.
-    missing = tf.equal(values, "") & ~is_known
-    fits = is_known | missing if _indicates(column) else is_known
-    message = f"column {column.name!r}: a value is not one of {', '.join(known[:20])}:"
-    unknown = tf.boolean_mask(values, ~fits)
-    check = tf.debugging.Assert(tf.reduce_all(fits), [message, unknown])
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.cast(hits, tf.float64), tf.cast(missing, tf.float64)[:, tf.newaxis]
+    missing = (values == "") & ~is_known
+    messages = [
+        f"column {c.name!r}: a value is not one of {', '.join(_known(c)[:20])}:"
+        for c in columns
+    ]
+    fits = is_known | missing & _optional(columns)
+    checked = _unless(~fits, codes, messages, values)
+    labels = [label for column in columns for label in _labels(column) if label[1] >= 0]
+    return _with_missing(columns, _Part(checked, labels), missing)
+
+
+def _optional(columns: Sequence[Column]) -> tf.Tensor:
+    return tf.constant([column.missing.allowed for column in columns])
+
+
+def _with_missing(columns: Sequence[Column], part: _Part, missing: tf.Tensor) -> _Part:
+    """``part`` and, for columns that allow it, 1 where a value is missing."""
+    places = [i for i, column in enumerate(columns) if column.missing.allowed]
+    values = tf.cast(part.values, tf.float32)
+    if places:
+        flags = tf.cast(tf.gather(missing, places, axis=1), tf.float32)
+        values = tf.concat([values, flags], axis=1)
+    return _Part(values, part.labels + _missing_labels(columns))
+
+
+def _unless(
+    refused: tf.Tensor, encoded: tf.Tensor, messages: Sequence[str], values: tf.Tensor
+) -> tf.Tensor:
+    """``encoded``, unless some value is refused; only then is a message put together.
+
+    Args:
+      refused: Bool [rows, columns].
+      encoded: What is passed on.
+      messages: For each column.
+      values: As they were given, [rows, columns].
+    """
+
+    def fail() -> tf.Tensor:
+        told = tf.boolean_mask(messages, tf.reduce_any(refused, axis=0))
+        data = [told, tf.boolean_mask(values, refused)]
+        with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=data)]):
+            return tf.identity(encoded)
+
+    return tf.cond(tf.reduce_any(refused), fail, lambda: encoded)
 
 
 def _array(column: Column, values: tf.Tensor) -> tf.Tensor:
