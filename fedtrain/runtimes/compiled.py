@@ -134,7 +134,7 @@ class CompiledRuntime:
           ConfigError: If what was recorded cannot be repeated in this process.
           PrivacyError: If the precision is too low for the round's privacy.
         """
-        key = _key(round_)
+        key = round_key(round_)
         if recorded:
             self._num_rounds.pop(key, None)
             workers = self._default.num_workers
@@ -148,8 +148,13 @@ class CompiledRuntime:
         refuse_rounded_sums(execution.precision, round_.mechanisms)
 
     def execution(self, round_: Round) -> Mapping[str, Any]:
-        """How rounds like ``round_`` are run, for the run's records."""
-        execution = self._executions.get(_key(round_), self._default)
+        """How rounds like ``round_`` are run, for the run's records.
+
+        Empty while trials are due: no client has come yet, so nothing has to repeat.
+        """
+        if round_key(round_) in self._num_rounds:
+            return {}
+        execution = self._executions.get(round_key(round_), self._default)
         return replace(execution, intra_op_threads=intra_op_threads()).as_dict()
 
     def prepare(self, round_: Round, cohort: Cohort, seed: seeds.Seed) -> None:
@@ -160,9 +165,9 @@ class CompiledRuntime:
           cohort: Its clients; their ``state`` is not looked at.
           seed: The seed that the round will be run with.
         """
-        if _key(round_) in self._num_rounds:
+        if round_key(round_) in self._num_rounds:
             return  # trials come first: how to pack is not known yet
-        execution = self._executions.get(_key(round_), self._default)
+        execution = self._executions.get(round_key(round_), self._default)
         packed = self._engine(round_).pack(cohort, seed, execution)
         prepared = _Prepared(packed, cohort, execution)
         self._prepared = {_prepared_key(round_, cohort, seed): prepared}
@@ -213,7 +218,7 @@ class CompiledRuntime:
         self, round_: Round, message: Broadcast, cohort: Cohort, seed: seeds.Seed
     ) -> Execution:
         """What was chosen for this round; trials are made now if they are due."""
-        key = _key(round_)
+        key = round_key(round_)
         if cohort and key in self._num_rounds:
             choice = fastest(
                 self._engine(round_),
@@ -231,16 +236,17 @@ class CompiledRuntime:
         return self._executions.get(key, self._default)
 
     def _engine(self, round_: Round) -> Engine:
-        key = _key(round_)
+        key = round_key(round_)
         if key not in self._engines:
             self._engines[key] = Engine(round_)
         return self._engines[key]
 
 
-def _key(round_: Round) -> Any:
+def round_key(round_: Round) -> Any:
+    """What rounds that are computed alike have in common, also as another object."""
     return round_.client_work.step, round_.client_work.finish, round_.server_update
 
 
 def _prepared_key(round_: Round, cohort: Cohort, seed: seeds.Seed) -> Any:
     client_ids = tuple(client.client_id for client in cohort)
-    return _key(round_), client_ids, tuple(int(word) for word in seed)
+    return round_key(round_), client_ids, tuple(int(word) for word in seed)

@@ -31,7 +31,7 @@ from fedtrain.rounds.runtime import (
     mean_metrics,
     refuse_order_statistics,
 )
-from fedtrain.runtimes.compiled import CohortSum, CompiledRuntime
+from fedtrain.runtimes.compiled import CohortSum, CompiledRuntime, round_key
 from fedtrain.runtimes.replicas import Replicas
 
 
@@ -62,7 +62,7 @@ class DistributedRuntime:
         self._locals = [local(num_workers=threads) for _ in replicas.devices]
         self.local = self._locals[0]
         self._pool = ThreadPoolExecutor(len(replicas.devices)) if several else None
-        self._untold: set[int] = set()
+        self._untold: set[Any] = set()
 
     def begin(
         self,
@@ -77,7 +77,7 @@ class DistributedRuntime:
             for local in self._locals[1:]:
                 local.begin(round_, num_rounds=num_rounds, recorded=recorded)
         else:
-            self._untold.add(id(round_))
+            self._untold.add(round_key(round_))
 
     def execution(self, round_: Round) -> Mapping[str, Any]:
         """How rounds like ``round_`` are run, for the run's records."""
@@ -138,12 +138,14 @@ class DistributedRuntime:
         return list(self._pool.map(on_device, *each))
 
     def _tell_choice(self, round_: Round) -> None:
-        """After the first round everyone goes on as the chief found to be fastest."""
-        if id(round_) not in self._untold:
+        """After the first clients everyone goes on as the chief found to be fastest."""
+        if round_key(round_) not in self._untold:
             return
-        self._untold.discard(id(round_))
         own = json.dumps(dict(self.local.execution(round_)))
         chosen = json.loads(self.replicas.broadcast(own.encode()))
+        if not chosen:
+            return  # the cohort was empty: trials are still due, everywhere
+        self._untold.discard(round_key(round_))
         for local in self._locals:
             local.begin(round_, num_rounds=0, recorded=chosen)
 

@@ -7,7 +7,7 @@ A run records its ``Execution``; resumed with the same one it repeats every bit.
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from fedtrain.core import validate
 from fedtrain.core.errors import ConfigError
-from fedtrain.runtimes.precision import PRECISIONS, Precision
+from fedtrain.runtimes.precision import PRECISIONS, Precision, check_precision
 from fedtrain.runtimes.strategies import STRATEGIES, WORDS, Strategy
 
 # Sums are added chunk by chunk; this many chunks keep a few workers evenly busy.
@@ -75,10 +75,20 @@ def execution_from(recorded: Mapping[str, Any]) -> Execution:
     """The ``Execution`` that ``as_dict`` gave.
 
     Raises:
-      ConfigError: If this process has other intra-op threads, which would change the
-        last bits.
+      ConfigError: If it has a field that this version does not know, this machine does
+        not have its precision, or this process has other intra-op threads, which would
+        change the last bits.
     """
+    known = [field.name for field in fields(Execution)]
+    for name in recorded:
+        if name not in known:
+            raise ConfigError(
+                f"The run's execution has the field {name!r}, but this version of "
+                f"fedtrain knows only {', '.join(known)}. Resume it with the version "
+                "that started it, or start anew."
+            )
     execution = Execution(**recorded)
+    check_precision(execution.precision)
     here = intra_op_threads()
     if execution.intra_op_threads != here:
         raise ConfigError(

@@ -8,10 +8,11 @@ address to TensorFlow when all are there.
 import contextlib
 import faulthandler
 import os
+import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -144,10 +145,35 @@ def _wait_for_the_others(
                 number = _number_of(guest)
                 if number in missing:
                     guests[number] = guest
-        for guest in guests.values():
-            guest.sendall(_GO)
-        for guest in guests.values():  # they hang up first: the port stays usable
-            guest.recv(1)
+            # One that ended while others were awaited may yet come back.
+            guests = {i: guest for i, guest in guests.items() if not _has_left(guest)}
+        _let_go(guests, place)
+
+
+def _let_go(guests: Mapping[int, socket.socket], place: Place) -> None:
+    for answer in (_said_go, _hung_up):
+        for number, guest in guests.items():
+            try:
+                answer(guest)
+            except OSError as error:
+                raise WorkerLostError(
+                    f"Worker {number} ({place.addresses[number]}) ended while the "
+                    f"others were awaited ({error}). Start all workers again."
+                ) from error
+
+
+def _said_go(guest: socket.socket) -> None:
+    guest.sendall(_GO)
+
+
+def _hung_up(guest: socket.socket) -> None:
+    """The guests do first, so that the chief's port stays usable."""
+    guest.recv(1)
+
+
+def _has_left(guest: socket.socket) -> bool:
+    """A worker that has said who it is says no more: what comes is its end."""
+    return bool(select.select([guest], [], [], 0.0)[0])
 
 
 def _report_to_the_chief(

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,3 +84,22 @@ def test_a_round_that_the_workers_started_differently_is_not_used(monkeypatch):
     state = ROUND.init(MODEL.init(SEED))
     with pytest.raises(FedtrainError, match="same weights"):
         runtime.run_round(ROUND, state, cohort([5]), SEED)
+
+
+def test_the_choice_is_told_once_also_of_an_equal_round_and_not_before_a_client(
+    monkeypatch,
+):
+    runtime = one_replica()
+    told = []
+    broadcast = runtime.replicas.broadcast
+
+    def heard(content):
+        told.append(json.loads(content))
+        return broadcast(content)
+
+    monkeypatch.setattr(runtime.replicas, "broadcast", heard)
+    state = ROUND.init(MODEL.init(SEED))
+    runtime.begin(ROUND, num_rounds=3)
+    for sizes in ([], [3], [4]):
+        runtime.run_round(ROUND._replace(), state, cohort(sizes), SEED)
+    assert [bool(choice) for choice in told] == [False, True]

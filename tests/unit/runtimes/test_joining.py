@@ -12,6 +12,7 @@ from fedtrain.core.errors import ConfigError, WorkerLostError
 from fedtrain.runtimes.execution import num_cores
 from fedtrain.runtimes.joining import (
     Place,
+    _let_go,
     _report_to_the_chief,
     _wait_for_the_others,
     place_from_environment,
@@ -89,6 +90,36 @@ def test_a_stranger_at_the_port_is_no_worker(words):
         _knock(addresses[0], words)
         _report_to_the_chief(Place(addresses, 1), deadline, lambda line: None)
         chief.result(10.0)
+
+
+@pytest.mark.network
+def test_a_worker_that_ends_while_others_are_awaited_may_come_back():
+    addresses = tuple(_free_addresses(3))
+    deadline = time.monotonic() + 30.0
+    with ThreadPoolExecutor(3) as pool:
+        chief = pool.submit(
+            _wait_for_the_others, Place(addresses, 0), deadline, lambda line: None
+        )
+        _knock(addresses[0], b"1\n")
+        second = pool.submit(
+            _report_to_the_chief, Place(addresses, 2), deadline, lambda line: None
+        )
+        time.sleep(0.5)
+        assert not chief.done()
+        assert not second.done()
+        _report_to_the_chief(Place(addresses, 1), deadline, lambda line: None)
+        second.result(10.0)
+        chief.result(10.0)
+
+
+@pytest.mark.network
+def test_a_worker_that_ends_at_the_last_moment_is_named():
+    mine, other = socket.socketpair()
+    with mine:
+        other.close()
+        place = Place(("a:1", "b:2"), 0)
+        with pytest.raises(WorkerLostError, match=r"Worker 1 \(b:2\) ended"):
+            _let_go({1: mine}, place)
 
 
 def _knock(address, words):

@@ -217,6 +217,34 @@ def test_other_threads_than_recorded_are_refused():
         execution_from(recorded)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shards": 3}, "field 'shards'.*knows only strategy, chunk_size"),
+        ({"precision": "float8"}, "precision"),
+        ({"precision": "float16"}, "needs a GPU"),
+    ],
+)
+def test_what_another_version_or_machine_recorded_is_refused_by_name(change, words):
+    recorded = {**Execution(intra_op_threads=intra_op_threads()).as_dict(), **change}
+    with pytest.raises(ConfigError, match=words):
+        execution_from(recorded)
+
+
+def test_trials_wait_for_clients_also_over_a_resume(given_seconds):
+    round_ = round_of()
+    state = round_.init(MODEL.init(SEED))
+    before = CompiledRuntime()
+    before.begin(round_, num_rounds=1000)
+    before.run_round(round_, state, [], SEED)
+    after = CompiledRuntime()
+    recorded = json.loads(json.dumps(before.execution(round_)))
+    after.begin(round_, num_rounds=999, recorded=recorded)
+    after.run_round(round_, state, cohort(), SEED)
+    assert given_seconds
+    assert after.execution(round_)["strategy"] == "stacked"
+
+
 def chunks_run(monkeypatch):
     """Hears how many chunks each cohort is run in."""
     heard = []
