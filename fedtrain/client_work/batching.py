@@ -186,6 +186,12 @@ class Poisson:
         num_steps = np.full(len(sizes), self.local_steps, np.int64)
         return Tables(_rows_of_steps(drawn, lengths), num_steps)
 
+    def drawn_by(self, random: Any, examples: Examples) -> Indices:
+        """What ``indices`` gives, from a numpy generator or what resembles one."""
+        shape = (self.local_steps, examples.num_examples)
+        taken = random.random(shape) < self.sampling_rate
+        return padded([np.flatnonzero(row) for row in taken])
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonEntities:
@@ -209,12 +215,15 @@ class PoissonEntities:
 
     def indices(self, examples: Examples, seed: seeds.Seed) -> Indices:
         """Row indices int32 [steps, entities * max_rows_per_entity]; -1 is padding."""
+        return self.drawn_by(seeds.generator(seed), examples)
+
+    def drawn_by(self, random: Any, examples: Examples) -> Indices:
+        """What ``indices`` gives, from a numpy generator or what resembles one."""
         if examples.entity_ids is None:
             raise DataError(
                 "Entity-level sampling needs entity_ids, but this client's rows have "
                 "none; name the column that identifies a customer or patient."
             )
-        random = seeds.generator(seed)
         ids = np.asarray(examples.entity_ids)
         by_entity = np.argsort(ids, kind="stable")
         first = np.flatnonzero(np.diff(ids[by_entity])) + 1
@@ -229,7 +238,7 @@ class PoissonEntities:
         ]
         return padded(steps)
 
-    def _rows(self, rows: Any, random: np.random.Generator) -> Indices:
+    def _rows(self, rows: Any, random: Any) -> Indices:
         bound = self.max_rows_per_entity
         if len(rows) > bound:
             rows = random.choice(rows, bound, replace=False)

@@ -74,6 +74,8 @@ class ClientWork(NamedTuple):
       reports_metrics: Whether contributions carry exact sums of loss and metrics.
       mixes_rows: Whether a row's result depends on the rest of its batch (BatchNorm),
         padding included: then no batch may be padded.
+      released: ``released(noise)`` -> the same work with its noise from a source for
+        release; None where it has no noise of its own, or cannot be rebuilt so.
     """
 
     batching: Batching
@@ -84,6 +86,7 @@ class ClientWork(NamedTuple):
     mechanisms: tuple[Mechanism, ...] = ()
     reports_metrics: bool = False
     mixes_rows: bool = False
+    released: Callable[[Any], "ClientWork"] | None = None
 
 
 def stateless(weights: Any) -> tuple[()]:

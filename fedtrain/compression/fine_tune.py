@@ -122,7 +122,7 @@ def _client_work(round_of: RoundOf, model: Model, constraint: Constraint) -> Cli
         return under(carry.fixed).finish(_plain(message), carry.inner)
 
     plain = round_of(model).client_work
-    return plain._replace(start=start, step=step, finish=finish)
+    return plain._replace(start=start, step=step, finish=finish, released=None)
 
 
 def _work_under(

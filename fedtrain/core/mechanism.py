@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Unit = Literal["example", "entity", "client"]
 Trust = Literal["local", "distributed", "central"]
+# Of ``noise_source`` in a mechanism's details: unpredictable, exact, on a grid.
+CRYPTOGRAPHIC = "cryptographic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,11 @@ class Mechanism:
     dp_event: Any
     min_separation: int = 1
     details: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the noise is fit for release; otherwise it comes from a seed."""
+        return dict(self.details).get("noise_source") == CRYPTOGRAPHIC
 
     def as_dict(self) -> dict[str, Any]:
         """The parameters as plain values, for a report."""

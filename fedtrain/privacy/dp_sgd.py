@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
-from fedtrain.client_work.batching import Batching, Poisson, PoissonEntities
+from fedtrain.client_work.batching import Poisson, PoissonEntities
 from fedtrain.client_work.client_work import (
     Broadcast,
     ClientInput,
@@ -26,6 +26,7 @@ from fedtrain.models.model import Batch, Model, sums
 from fedtrain.optimizers.optimizer import Optimizer
 from fedtrain.privacy import events
 from fedtrain.privacy.ghost_clipping import clipped_sum
+from fedtrain.privacy.noise_source import SEEDED, Noise
 
 RowUnit = Literal["example", "entity"]
 
@@ -52,6 +53,7 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
     unit: RowUnit = "example",
     max_rows_per_entity: int = 1,
     reports_metrics: bool = False,
+    noise: Noise = SEEDED,
 ) -> ClientWork:
     """Local training whose every step is private (trust ``local``).
 
@@ -68,21 +70,27 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
       max_rows_per_entity: Rows of an entity that a step uses at most.
       reports_metrics: Sends exact sums of loss and metrics along, which nothing
         protects: for public data only.
+      noise: ``SEEDED`` for simulations, ``ReleasedNoise(key)`` at a partner.
 
     Returns:
       Client work of weight 1, whatever the client's number of rows.
 
     Guarantees:
       What leaves is differentially private for one row (or entity) with the event in
-      its ``mechanisms``, for add-or-remove-one. The noise is drawn from the client's
-      seed: in a simulation that is repeatable, and so not a release.
+      its ``mechanisms``, for add-or-remove-one. Seeded noise is repeatable, and so not
+      a release; ``ReleasedNoise`` says what its own promise rests on.
+
+    Raises:
+      PrivacyError: A layer mixes rows, or exact metrics would leave beside released
+        noise.
     """
     validate.positive(expected_batch_size=expected_batch_size)
     batching = row_batching(unit, sampling_rate, local_steps, max_rows_per_entity)
     refuse_mixing_layers(model, unit)
     mechanism = _mechanism(
-        unit, clipping_norm, noise_multiplier, sampling_rate, local_steps
+        unit, clipping_norm, noise_multiplier, sampling_rate, local_steps, noise
     )
+    _refuse_exact_metrics(mechanism, reports_metrics=reports_metrics)
 
     def start(message: Broadcast, client: ClientInput) -> Carry:
         return Carry(
@@ -95,14 +103,12 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
 
     def step(carry: Carry, batch: Batch) -> Carry:
         seed = step_seed(carry.seed, carry.step)
-        forward_seed, noise_seed = tf.unstack(seeds.split(seed, 2))
+        forward_seed = tf.unstack(seeds.split(seed, 2))[0]
         total, outputs = clipped_gradient_sum(
             model, carry.weights, batch, forward_seed, mechanism, max_rows_per_entity
         )
-        noise = seeds.normal_like(
-            total, noise_seed, stddev=mechanism.noise_stddev_on_sum
-        )
-        mean = nests.scale(nests.add(total, noise), 1.0 / expected_batch_size)
+        noised = noise.noised(total, mechanism, carry.seed, carry.step)
+        mean = nests.scale(noised, 1.0 / expected_batch_size)
         penalty = penalty_gradients(model, carry.weights, batch)
         mean = mean if penalty is None else nests.add(mean, penalty)
         trainable, slots = optimizer.update(carry.weights.trainable, carry.slots, mean)
@@ -120,20 +126,36 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
         update = nests.subtract(message.weights, carry.weights)
         return Contribution(update, tf.constant(1.0), carry.metrics), ()
 
+    def released(source: Noise) -> ClientWork:
+        return dp_sgd(
+            model,
+            optimizer,
+            clipping_norm=clipping_norm,
+            noise_multiplier=noise_multiplier,
+            sampling_rate=sampling_rate,
+            local_steps=local_steps,
+            expected_batch_size=expected_batch_size,
+            unit=unit,
+            max_rows_per_entity=max_rows_per_entity,
+            reports_metrics=reports_metrics,
+            noise=source,
+        )
+
     return ClientWork(
-        batching=batching,
+        batching=noise.batching(batching),
         init_state=stateless,
         start=start,
         step=step,
         finish=finish,
         mechanisms=(mechanism,),
         reports_metrics=reports_metrics,
+        released=released,
     )
 
 
 def row_batching(
     unit: RowUnit, sampling_rate: float, local_steps: int, max_rows_per_entity: int
-) -> Batching:
+) -> Poisson | PoissonEntities:
     """Poisson batches of rows, or of entities."""
     validate.one_of(("example", "entity"), unit=unit)
     if unit == "example":
@@ -180,12 +202,21 @@ def clipped_gradient_sum(
     )
 
 
+def _refuse_exact_metrics(mechanism: Mechanism, *, reports_metrics: bool) -> None:
+    if mechanism.is_released and reports_metrics:
+        raise PrivacyError(
+            "reports_metrics = True sends exact sums of loss and metrics beside noise "
+            "that is released. Use reports_metrics = False; evaluate on public rows."
+        )
+
+
 def _mechanism(
     unit: RowUnit,
     clipping_norm: float,
     noise_multiplier: float,
     sampling_rate: float,
     local_steps: int,
+    noise: Noise,
 ) -> Mechanism:
     validate.positive(clipping_norm=clipping_norm, noise_multiplier=noise_multiplier)
     one_step = events.sampled(sampling_rate, events.gaussian(noise_multiplier))
@@ -195,7 +226,11 @@ def _mechanism(
         trust="local",
         clipping_norm=clipping_norm,
         noise_multiplier=noise_multiplier,
-        noise_stddev_on_sum=noise_multiplier * clipping_norm,
+        noise_stddev_on_sum=noise.stddev_on_sum(clipping_norm, noise_multiplier),
         dp_event=events.times(one_step, local_steps),
-        details=(("sampling_rate", sampling_rate), ("local_steps", local_steps)),
+        details=(
+            ("sampling_rate", sampling_rate),
+            ("local_steps", local_steps),
+            *noise.details,
+        ),
     )

@@ -80,4 +80,5 @@ def alone(work: ClientWork) -> ClientWork:
         step=step,
         finish=finish,
         reports_metrics=False,
+        released=None,
     )

@@ -126,8 +126,13 @@ def encoded(client_work: ClientWork, aggregator: Aggregator) -> ClientWork:
         )
         return contribution, (work_state, encoder_state)
 
+    released = client_work.released
     return client_work._replace(
-        init_state=init_state, start=start, step=step, finish=finish
+        init_state=init_state,
+        start=start,
+        step=step,
+        finish=finish,
+        released=released and (lambda noise: encoded(released(noise), aggregator)),
     )
 
 
