@@ -95,10 +95,13 @@ def check_issued(leaf: x509.Certificate, *, authority: x509.Certificate) -> None
     """Refuses a leaf that ``authority`` did not sign."""
     try:
         leaf.verify_directly_issued_by(authority)
+        is_signed = _ends_plainly(leaf)
     except (InvalidSignature, ValueError, TypeError):
+        is_signed = False
+    if not is_signed:
         raise IdentityError(
             "The certificate was not signed by this federation's authority."
-        ) from None
+        )
 
 
 def check_dates(certificate: x509.Certificate, *, now: datetime.datetime) -> None:
@@ -139,7 +142,7 @@ def requested_key(pem: bytes | str, *, client_id: str) -> ec.EllipticCurvePublic
         x509.CertificateSigningRequest.public_key, request, "certificate request"
     )
     _check_curve(key)
-    if not request.is_signature_valid:
+    if not request.is_signature_valid or not _ends_plainly(request):
         raise IdentityError("The certificate request is not signed by its own key.")
     if _uris(request) != [client_uri(client_id)]:
         raise IdentityError(
@@ -170,6 +173,12 @@ def _uris(holder: _Holder) -> list[str]:
     if names is None:
         return []
     return list(names.get_values_for_type(x509.UniformResourceIdentifier))
+
+
+def _ends_plainly(holder: _Holder) -> bool:
+    """Whether all bits of the signature are used: it does not cover their number."""
+    der = holder.public_bytes(serialization.Encoding.DER)
+    return der.endswith(b"\0" + holder.signature)
 
 
 def _extension(holder: _Holder, kind: type[_Extension]) -> _Extension | None:
