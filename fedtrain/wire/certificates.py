@@ -61,7 +61,7 @@ def certificate_in(pem: bytes | str) -> x509.Certificate:
     found = _parsed(x509.load_pem_x509_certificates, data, "PEM certificate")
     if len(found) != 1:
         raise IdentityError(f"One certificate was expected, {len(found)} were given.")
-    _check_curve(_parsed(x509.Certificate.public_key, found[0], "certificate"))
+    _on_p256(_parsed(x509.Certificate.public_key, found[0], "certificate"))
     return found[0]
 
 
@@ -138,10 +138,9 @@ def requested_key(pem: bytes | str, *, client_id: str) -> ec.EllipticCurvePublic
     if len(data) > MOST_PEM_BYTES:
         raise IdentityError(f"A certificate request of {len(data)} bytes is refused.")
     request = _parsed(x509.load_pem_x509_csr, data, "certificate request")
-    key = _parsed(
-        x509.CertificateSigningRequest.public_key, request, "certificate request"
+    key = _on_p256(
+        _parsed(x509.CertificateSigningRequest.public_key, request, "request's key")
     )
-    _check_curve(key)
     if not request.is_signature_valid or not _ends_plainly(request):
         raise IdentityError("The certificate request is not signed by its own key.")
     if _uris(request) != [client_uri(client_id)]:
@@ -196,8 +195,7 @@ def _parsed(parser: Callable[[_In], _Out], data: _In, what: str) -> _Out:
         raise IdentityError(f"This is no {what}: {error}.") from None
 
 
-def _check_curve(key: object) -> None:
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(
-        key.curve, ec.SECP256R1
-    ):
+def _on_p256(key: object) -> ec.EllipticCurvePublicKey:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise IdentityError("The key to certify must be an ECDSA key on P-256.")
+    return key
