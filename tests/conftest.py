@@ -9,6 +9,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 # As `fedtrain simulate` sets it: a run is resumed with the threads that it had.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Checked by its hash, so it need not be fetched again for each session's own cache.
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("FEDTRAIN_TFJS_DIR", str(_CACHES / "fedtrain" / "tfjs"))
 
 import fedtrain
 

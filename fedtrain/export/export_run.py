@@ -15,6 +15,7 @@ from fedtrain.export.release_folder import new_release
 from fedtrain.export.source import Source, source_of
 from fedtrain.export.targets import Written, check_packages, checked_targets, written
 from fedtrain.export.verify import Verifier
+from fedtrain.export.web_page import write_web_page
 from fedtrain.project.config import ExportSection
 from fedtrain.project.load import LoadedRun, load_run
 from fedtrain.project.summary import NO_PRIVACY
@@ -47,7 +48,7 @@ def export_run(
 
     Args:
       run: Its folder, or ``"latest"``.
-      to: Targets, of ``"server"`` and ``"edge"``; those of ``[export]`` by default.
+      to: Targets, of ``"server"``, ``"edge"`` and ``"web"``; those of ``[export]`` by default.
       into: Releases are its folders ``1``, ``2`` and so on; by default ``export`` in
         the run's folder.
       told: Hears what is being done.
@@ -72,6 +73,8 @@ def export_run(
         release = _verified(draft, source, made, aside, told)
         _copy_privacy_report(loaded, aside)
         write_page(release, aside)
+        if "web" in targets:
+            write_web_page(source, release, aside / "web")
         release = _signed(release, aside)
         record.write_record(release, aside)
     return Released(release, parent / str(version))
@@ -155,7 +158,11 @@ def _verified(
 def _without_refused_files(variant: record.Variant, aside: Path) -> record.Variant:
     if variant.refusal is None or variant.path is None:
         return variant
-    (aside / variant.path).unlink()
+    path = aside / variant.path
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
     return variant.model_copy(update={"path": None})
 
 

@@ -20,7 +20,7 @@ from fedtrain.data.examples import Array
 Inputs = Mapping[str, Array]
 Predict = Callable[[Inputs], Array]
 INPUTS, OUTPUTS, FIGURES = "inputs.npz", "outputs.npy", "figures.json"
-_REPEATS = {1: 300, 32: 100}
+REPEATS = {1: 300, 32: 100}
 _WARMUPS = 20
 _CHUNK = 256
 
@@ -38,8 +38,8 @@ def _measure(predict: Predict, folder: Path) -> None:
     with np.load(folder / INPUTS, allow_pickle=False) as arrays:
         inputs = dict(arrays)
     figures: dict[str, Any] = {
-        f"latency_{size}": latency(predict, _first(inputs, size), _REPEATS[size])
-        for size in _REPEATS
+        f"latency_{size}": latency(predict, _first(inputs, size), REPEATS[size])
+        for size in REPEATS
     }
     figures["peak_memory_bytes"] = peak_memory_bytes()
     num_rows = len(next(iter(inputs.values())))
@@ -60,6 +60,11 @@ def latency(predict: Predict, inputs: Inputs, repeats: int) -> dict[str, float]:
         start = time.perf_counter()
         predict(inputs)
         seconds.append(time.perf_counter() - start)
+    return percentiles(seconds)
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """The median and the 99th percentile."""
     return {
         "p50_s": float(np.percentile(seconds, 50)),
         "p99_s": float(np.percentile(seconds, 99)),

@@ -9,7 +9,7 @@ from fedtrain.core.files import write_atomically
 from fedtrain.export.plots import against_size
 from fedtrain.export.record import PAGE, Release, Variant
 
-_STATUS = {
+STATUS = {
     "simulation": "SIMULATION: the noise was simulated, so nothing is guaranteed",
     "no_privacy": "NO PRIVACY: trained without any guarantee",
 }
@@ -31,7 +31,7 @@ def page_text(release: Release) -> str:
     )
     return environment.get_template("release.html.jinja").render(
         release=release,
-        badge=_STATUS[release.release_status],
+        badge=STATUS[release.release_status],
         plots=_plots(release),
     )
 

@@ -8,12 +8,15 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.export.calibration import calibration_of
 from fedtrain.export.edge import write_edge
 from fedtrain.export.needs import needed
+from fedtrain.export.node import node_program
 from fedtrain.export.server import write_server
 from fedtrain.export.source import Source
+from fedtrain.export.tfjs_files import check_tfjs
 from fedtrain.export.verify import Candidate
+from fedtrain.export.web import write_web
 from fedtrain.project.config import ExportSection
 
-TARGETS = ("server", "edge")
+TARGETS = ("server", "edge", "web")
 
 
 class Written(NamedTuple):
@@ -38,8 +41,7 @@ def checked_targets(targets: Sequence[str]) -> tuple[str, ...]:
     if unknown or not targets:
         raise ConfigError(
             f"to = {', '.join(unknown) or 'nothing'} cannot be exported to; targets "
-            f"are {' and '.join(TARGETS)}. (Web and ONNX are not there yet; convert "
-            "the server's SavedModel.)"
+            f"are {', '.join(TARGETS)}."
         )
     return tuple(dict.fromkeys(targets))
 
@@ -51,6 +53,9 @@ def check_packages(targets: Sequence[str]) -> None:
         needed("tensorflow_serving.apis", reason="The server target")
     if "edge" in targets:
         needed("ai_edge_litert.interpreter", reason="The edge target")
+    if "web" in targets:
+        node_program()
+        check_tfjs()
 
 
 def written(
@@ -107,7 +112,19 @@ def _edge(
         raise problem
 
 
+def _web(
+    source: Source, settings: ExportSection, folder: Path, version: int, found: Written
+) -> None:
+    del version
+    paths = write_web(source, folder, variants=settings.web_variants)
+    found.candidates.extend(
+        Candidate(target="web", name=variant, runtime="tfjs", path=path)
+        for variant, path in paths.items()
+    )
+
+
 _WRITERS: dict[str, Callable[[Source, ExportSection, Path, int, Written], None]] = {
     "server": _server,
     "edge": _edge,
+    "web": _web,
 }

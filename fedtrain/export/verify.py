@@ -19,6 +19,7 @@ from fedtrain.data.schema import Schema
 from fedtrain.data.schema_encoding import encoded
 from fedtrain.export import measure, record, scores
 from fedtrain.export.calibration import synthetic_table
+from fedtrain.export.node import run_in_node
 from fedtrain.export.raw_examples import input_names, raw_inputs
 from fedtrain.export.server import FEATURES, RAW
 from fedtrain.export.source import OUTPUTS, Source
@@ -34,9 +35,9 @@ class Candidate:
     """A variant that was written, before it is known how good it is.
 
     Attributes:
-      target: ``"server"`` or ``"edge"``.
+      target: ``"server"``, ``"edge"`` or ``"web"``.
       name: Of the variant.
-      runtime: ``"saved_model"`` or ``"tflite"``.
+      runtime: ``"saved_model"``, ``"tflite"`` or ``"tfjs"``.
       path: File or folder, whole.
       calibration: What its ranges were measured on; None where there are none.
     """
@@ -186,6 +187,8 @@ def run_fresh(
     Raises:
       ConfigError: With the last words of the process, if its runtime fails.
     """
+    if candidate.runtime == "tfjs":
+        return {name: _in_node(candidate, rows) for name, rows in inputs.items()}
     with tempfile.TemporaryDirectory(prefix="fedtrain-verify-") as folder:
         folders = {signature: Path(folder) / signature for signature in inputs}
         for signature, rows in inputs.items():
@@ -201,6 +204,17 @@ def run_fresh(
         spec_path.write_text(json.dumps(spec), "utf-8")
         _run(candidate, spec_path)
         return {name: _result(path) for name, path in folders.items()}
+
+
+def _in_node(
+    candidate: Candidate, rows: Mapping[str, Array]
+) -> tuple[Array, dict[str, Any]]:
+    outputs, figures = run_in_node(
+        candidate.path, rows, output=OUTPUTS, repeats=measure.REPEATS
+    )
+    timed = figures.pop("seconds").items()
+    latencies = {f"latency_{size}": measure.percentiles(s) for size, s in timed}
+    return outputs, {**latencies, **figures}
 
 
 def sizes(path: Path) -> tuple[int, int]:

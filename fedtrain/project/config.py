@@ -172,9 +172,12 @@ class ExportSection(Section):
     Drops are in points: hundredths of the accuracy.
     """
 
-    to: list[Literal["server", "edge"]] = Field(default=["server", "edge"])
+    to: list[Literal["server", "edge", "web"]] = Field(default=["server", "edge"])
     edge_variants: list[Literal["float32", "float16", "dynamic_int8", "int8"]] = Field(
         default=["float32", "float16", "dynamic_int8", "int8"]
+    )
+    web_variants: list[Literal["float32", "float16", "uint8"]] = Field(
+        default=["float32", "float16", "uint8"], min_length=1
     )
     max_accuracy_drop: NonNegative = 0.5
     max_slice_drop: NonNegative = 2.0

@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
         patch.setenv("XDG_CONFIG_HOME", str(root / "config"))
         settings = [word for key in [*SMALL, *QUIET] for word in ("-s", key)]
         assert run_command(["simulate", *settings]) == 0
-        assert run_command(["export", "latest", "--to", "server,edge"]) == 0
+        assert run_command(["export", "latest", "--to", "server,edge,web"]) == 0
         (run,) = (root / "runs").iterdir()
         folder = (run / "export" / "1").resolve()
         yield Exported(run.resolve(), folder, read_record(folder))
@@ -47,12 +47,19 @@ def test_every_variant_was_measured_and_each_target_has_a_recommended_one(
 ) -> None:
     found = {(v.target, v.name): v for v in exported.record.variants}
     edge = ("float32", "float16", "dynamic_int8", "int8")
-    assert set(found) == {("server", "float32"), *(("edge", name) for name in edge)}
+    web = ("float32", "float16", "uint8")
+    assert set(found) == {
+        ("server", "float32"),
+        *(("edge", name) for name in edge),
+        *(("web", name) for name in web),
+    }
     assert found["server", "float32"].max_output_difference <= 1e-6
     assert found["edge", "float32"].max_output_difference <= 1e-4
+    assert found["web", "float32"].max_output_difference <= 1e-5
+    assert (exported.folder / "web" / "index.html").is_file()
     assert found["edge", "float16"].size_bytes < found["edge", "float32"].size_bytes
     chosen = [v for v in found.values() if v.recommended]
-    assert sorted(v.target for v in chosen) == ["edge", "server"]
+    assert sorted(v.target for v in chosen) == ["edge", "server", "web"]
     for variant in found.values():
         assert 0 < variant.latency_1.p50_s <= variant.latency_1.p99_s
         kept = variant.path is not None and (exported.folder / variant.path).exists()
@@ -143,9 +150,9 @@ def test_target_beyond_its_bounds_is_refused_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-def test_web_is_refused_by_name(exported: Exported, capsys: Any) -> None:
-    assert run_command(["export", str(exported.run), "--to", "web"]) == 2
-    assert "server and edge" in capsys.readouterr().err
+def test_unknown_target_is_refused_by_name(exported: Exported, capsys: Any) -> None:
+    assert run_command(["export", str(exported.run), "--to", "watch"]) == 2
+    assert "server, edge, web" in capsys.readouterr().err
 
 
 def test_raw_columns_give_what_the_encoded_rows_give(
