@@ -48,6 +48,7 @@ HomeFolder = Annotated[
     ),
 ]
 Data = Annotated[str, typer.Option("--data", help="Your rows: a file or a URL.")]
+_INTERRUPTED = "Ended here. Start it again to go on: no answer is lost or sent twice."
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
@@ -206,7 +207,11 @@ def join(
     with own.alone():
         accept(invited, own.path)
         with Transport(caller_of(invited, own)) as calls:
-            Agent(calls, own, invited, local).run()
+            try:
+                Agent(calls, own, invited, local).run()
+            except KeyboardInterrupt:
+                tell(Event("interrupted", _INTERRUPTED, {}))
+                raise typer.Exit(130) from None
 
 
 @app.command()
