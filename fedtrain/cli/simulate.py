@@ -121,10 +121,21 @@ def _show(summary: Mapping[str, Any]) -> None:
     elif summary["test"]:
         for name, value in summary["test"].items():
             show_text(f"test {name}  {value:.4g}")
+    if summary["compressed"]:
+        show_text(_compressed_line(summary["compressed"]))
     if summary["empty_clients"]:
         show_text(f"\nClients without rows: {summary['empty_clients']}")
     show_text(f"\n{summary['privacy_statement']}")
     show_text(f"\nRun folder  {summary['run']}", style="bold")
+
+
+def _compressed_line(found: Mapping[str, Any]) -> str:
+    scores = found["test"] or {}
+    shown = "".join(f"test {name} {value:.4g}, " for name, value in scores.items())
+    return (
+        f"\nCompressed to {found['constraint']} in {found['fine_tuning_rounds']} more "
+        f"rounds: {shown}{100 * found['gzip_share']:.1f} % of float32 after gzip"
+    )
 
 
 def _line(row: Mapping[str, Any], metric: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ section 3 (linear start, gradients collected by value).
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -59,30 +59,48 @@ def clustered(
         num_iterations=num_iterations,
         keep_zeros=keep_zeros,
     )
+    # One graph: its loop would take seconds operation by operation.
+    assigned = tf.function(
+        partial(_assignments, centroids, num_clusters, keep_zeros), autograph=False
+    )
 
     def derive(trainable: Any, round_number: Any) -> tuple[Any, ...]:
         del round_number
         leaves = kernel_leaves(trainable, kernels)
-        return tuple(
-            _assignments(leaf, centroids, keep_zeros=keep_zeros) for leaf in leaves
-        )
+        return tuple(assigned(tf.convert_to_tensor(leaf)) for leaf in leaves)
 
     def apply(assignments: Any, trainable: Any) -> Any:
-        tie = partial(_tied, num_clusters, keep_zeros)
+        tie = partial(_tied, keep_zeros)
         return map_kernels(tie, assignments, trainable, kernels)
 
     return Constraint(derive, apply, apply, f"clustered({num_clusters})")
 
 
+class _Clusters(NamedTuple):
+    """Which weights share a value.
+
+    Attributes:
+      members: The cluster of each weight, int32 of the leaf's shape; kept zeros have 0.
+      sizes: Weights of each cluster, float64.
+    """
+
+    members: Any
+    sizes: Any
+
+
 def _assignments(
-    leaf: Any, centroids: Callable[[Any], Any], *, keep_zeros: bool
-) -> Any:
-    """The cluster of each weight, int32 of the leaf's shape; kept zeros have 0."""
+    centroids: Callable[[Any], Any],
+    num_clusters: int,
+    keep_zeros: bool,  # noqa: FBT001 - bound by partial
+    leaf: Any,
+) -> _Clusters:
     values = tf.reshape(tf.cast(leaf, tf.float32), [-1])
     nearest = tf.searchsorted(_midpoints(centroids(values)), values, side="right")
     if keep_zeros:
         nearest = tf.where(values == 0.0, 0, nearest + 1)
-    return tf.reshape(nearest, leaf.shape)
+    ones = tf.ones_like(values, tf.float64)
+    sizes = _cluster_sums(ones, nearest, num_clusters)
+    return _Clusters(tf.reshape(nearest, leaf.shape), sizes)
 
 
 def _centroids(
@@ -98,6 +116,8 @@ def _centroids(
     Sorted once, a cluster is a stretch of the numbers, and its mean a difference of two
     running sums.
     """
+    if keep_zeros:  # they are most of a pruned kernel, and slow to sort; one is enough
+        values = tf.concat([[0.0], tf.boolean_mask(values, values != 0.0)], 0)
     ordered = tf.sort(values)
     counted = ordered != 0.0 if keep_zeros else tf.ones_like(ordered, tf.bool)
     ones = tf.cast(counted, tf.float64)
@@ -145,23 +165,20 @@ def _first_centroids(
     return tf.where(num_distinct <= num_centroids, by_rank, even)
 
 
-def _tied(num_clusters: int, keep_zeros: bool, assignments: Any, leaf: Any) -> Any:  # noqa: FBT001 - bound by partial
+def _tied(keep_zeros: bool, clusters: _Clusters, leaf: Any) -> Any:  # noqa: FBT001 - bound by partial
     """The mean of each weight's cluster, in its place; zeros in place of kept zeros.
 
     A projection onto a subspace: the gradient is projected likewise.
     """
+    flat = tf.reshape(clusters.members, [-1])
 
     def project(values: Any) -> Any:
-        flat = tf.reshape(tf.cast(values, tf.float64), [-1])
-        clusters = tf.reshape(assignments, [-1])
-        sizes, sums = (
-            _cluster_sums(each, clusters, num_clusters)
-            for each in (tf.ones_like(flat), flat)
-        )
-        means = tf.math.divide_no_nan(sums, sizes)
+        given = tf.reshape(tf.cast(values, tf.float64), [-1])
+        sums = _cluster_sums(given, flat, clusters.sizes.shape[0])
+        means = tf.math.divide_no_nan(sums, clusters.sizes)
         if keep_zeros:
             means = tf.concat([tf.zeros([1], tf.float64), means[1:]], 0)
-        return tf.gather(tf.cast(means, values.dtype), assignments)
+        return tf.gather(tf.cast(means, values.dtype), clusters.members)
 
     @tf.custom_gradient
     def projected(values: Any) -> tuple[Any, Any]:

@@ -1,7 +1,9 @@
-"""TFLite files for phones and boards: float32, float16, and two kinds of int8.
+"""TFLite files for phones and boards: float32, float16, and kinds of int8.
 
-Dynamic-range int8 keeps weights as int8 and needs no data; full int8 computes in int8
-and needs ranges of activations (see ``calibration``). Inputs and outputs stay float32.
+Dynamic-range int8 keeps weights as int8 and needs no data; full int8 computes in int8,
+and int16x8 with activations of 16 bits: both need ranges of activations (see
+``calibration``). Compressed variants have the weights that ``[compression]`` left:
+they are no faster, but much smaller once zipped. Inputs and outputs stay float32.
 A file carries its labels and the preparation of its inputs as a zip archive at its end,
 as TFLite metadata does, which any zip program opens.
 """
@@ -10,6 +12,8 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,23 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
 from fedtrain.data.schema_encoding import feature_names
 from fedtrain.export.calibration import Calibration
+from fedtrain.export.one_step import one_step_a_kernel
 from fedtrain.export.source import ServedModel, Source
 
 VARIANTS = ("float32", "float16", "dynamic_int8", "int8")
+COMPRESSED = ("compressed_dynamic_int8", "compressed_int8")
 _ASKED = {"dynamic_int8": "dynamic-range int8", "int8": "full int8"}
+_RANGES = ("int8", "int16x8")
+
+
+def default_variants(source: Source) -> tuple[str, ...]:
+    """What is written where nothing else is asked for."""
+    return VARIANTS if source.compressed is None else (*VARIANTS, *COMPRESSED)
+
+
+def needs_ranges(variant: str) -> bool:
+    """Whether ranges of activations are measured for ``variant``."""
+    return _plain(variant) in _RANGES
 
 
 def write_edge(
@@ -34,19 +51,21 @@ def write_edge(
     Args:
       source: The model.
       path: Where to.
-      variant: One of ``VARIANTS``.
-      calibration: For ``"int8"``; the others do not look at it.
+      variant: One of ``VARIANTS`` or ``COMPRESSED``, or ``"int16x8"``.
+      calibration: Where ``needs_ranges``; the others do not look at it.
 
     Raises:
-      ConfigError: If TFLite cannot take an operation of the model, or full int8 has no
-        rows to calibrate on.
+      ConfigError: If TFLite cannot take an operation of the model, there are no rows to
+        measure ranges on, or the run has no compressed weights.
     """
-    served = ServedModel(source)
+    served = ServedModel(_compressed(source) if variant in COMPRESSED else source)
     function = served.features.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
-    _SETTINGS[variant](converter, source, calibration)
+    _SETTINGS[_plain(variant)](converter, source, calibration)
     try:
         content = converter.convert()
+        if variant in COMPRESSED and _shares_values(source):
+            content = one_step_a_kernel(content)
     except Exception as error:  # the converter raises what its passes raise
         raise ConfigError(_unconverted(source, variant, error)) from error
     write_atomically(path, content + _metadata(source, variant))
@@ -67,7 +86,9 @@ def _dynamic_int8(converter: Any, source: Source, calibration: Any) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
-def _int8(converter: Any, source: Source, calibration: Calibration | None) -> None:
+def _with_ranges(
+    operations: str, converter: Any, source: Source, calibration: Calibration | None
+) -> None:
     if calibration is None:
         raise ConfigError(
             f"Full int8 of {source.name} needs ranges of activations, but there are "
@@ -77,15 +98,38 @@ def _int8(converter: Any, source: Source, calibration: Calibration | None) -> No
     rows = calibration.features
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: _one_by_one(rows)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet[operations]]
 
 
 _SETTINGS: dict[str, Callable[[Any, Source, Any], None]] = {
     "float32": _float32,
     "float16": _float16,
     "dynamic_int8": _dynamic_int8,
-    "int8": _int8,
+    "int8": partial(_with_ranges, "TFLITE_BUILTINS_INT8"),
+    "int16x8": partial(
+        _with_ranges,
+        "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+    ),
 }
+
+
+def _plain(variant: str) -> str:
+    return variant.removeprefix("compressed_")
+
+
+def _shares_values(source: Source) -> bool:
+    """Whether kernels hold few values: they were rounded with one step a kernel."""
+    section = source.run.config.compression
+    return section is not None and section.num_clusters is not None
+
+
+def _compressed(source: Source) -> Source:
+    if source.compressed is None:
+        raise ConfigError(
+            f"{source.name} has no compressed weights: add [compression] to its "
+            "project file and train, or leave the compressed variants out."
+        )
+    return replace(source, weights=source.compressed)
 
 
 def _one_by_one(features: Any) -> Iterator[Any]:

@@ -35,6 +35,7 @@ class Source:
       run: Where it was trained.
       model: As functions of its weights.
       weights: The final ones.
+      compressed: Those that ``[compression]`` left; None without that section.
       evaluation: Public rows: every variant is scored on them.
       evaluation_source: What they are, for the record.
       groups: Names of groups (clients) and each row's, as codes; None without any.
@@ -49,6 +50,7 @@ class Source:
     run: LoadedRun
     model: Model
     weights: Any
+    compressed: Any
     evaluation: Examples
     evaluation_source: str
     groups: tuple[tuple[str, ...], Array] | None
@@ -141,6 +143,7 @@ def source_of(run: LoadedRun, *, public_rows: str | Path | None = None) -> Sourc
         run=run,
         model=project.model,
         weights=weights,
+        compressed=_compressed(run, weights),
         evaluation=evaluation,
         evaluation_source=described,
         groups=groups,
@@ -150,6 +153,11 @@ def source_of(run: LoadedRun, *, public_rows: str | Path | None = None) -> Sourc
         task=_task(split),
         status="no_privacy" if run.privacy_report is None else "simulation",
     )
+
+
+def _compressed(run: LoadedRun, like: Any) -> Any:
+    arrays = run.compressed_weights
+    return None if arrays is None else weights_like(arrays, like)
 
 
 _PRIVATE = (

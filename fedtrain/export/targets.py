@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.export.calibration import calibration_of
-from fedtrain.export.edge import write_edge
+from fedtrain.export.edge import default_variants, needs_ranges, write_edge
 from fedtrain.export.needs import needed
 from fedtrain.export.node import node_program
 from fedtrain.export.server import write_server
@@ -90,7 +90,8 @@ def _edge(
     folder.mkdir(parents=True)
     calibration = calibration_of(source)
     problem: ConfigError | None = None
-    for variant in settings.edge_variants:
+    variants = settings.edge_variants or default_variants(source)
+    for variant in variants:
         path = folder / f"{source.name}-{variant}.tflite"
         try:
             write_edge(source, path, variant=variant, calibration=calibration)
@@ -98,7 +99,7 @@ def _edge(
             problem = error
             found.not_made[f"edge/{variant}"] = str(error)
             continue
-        used = calibration.source if calibration and variant == "int8" else None
+        used = calibration.source if calibration and needs_ranges(variant) else None
         found.candidates.append(
             Candidate(
                 target="edge",
@@ -108,7 +109,7 @@ def _edge(
                 calibration=used,
             )
         )
-    if problem is not None and len(found.not_made) == len(settings.edge_variants):
+    if problem is not None and len(found.not_made) == len(variants):
         raise problem
 
 

@@ -2,9 +2,11 @@
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedtrain.compression.constraint import Constraint
 from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.cohorts import CohortSampler
@@ -12,6 +14,7 @@ from fedtrain.data.sets.split import DataSplit
 from fedtrain.models.model import Model
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.build_cohorts import sampler_of
+from fedtrain.project.build_compression import constraint_of, tuning_round
 from fedtrain.project.build_data import split_of
 from fedtrain.project.build_model import model_of
 from fedtrain.project.build_plan import plan_of
@@ -38,7 +41,10 @@ class Project:
       round_: One round of the algorithm, privacy included.
       runtime: Who carries rounds out.
       evaluator: Scores weights on rows; compiled once.
-      plan: The calibrated privacy plan; None without ``[privacy]``.
+      plan: The calibrated privacy plan; None without ``[privacy]``. It covers the
+        rounds of fine-tuning too.
+      constraint: What compressed weights satisfy; None without ``[compression]``.
+      tuning_round: One round under the constraint, privacy included.
       given_model: The object that replaced ``[model]``, if any.
       given_data: The object that replaced ``data.path``, if any.
     """
@@ -52,6 +58,8 @@ class Project:
     runtime: Runtime
     evaluator: Evaluator
     plan: PrivacyPlan | None = None
+    constraint: Constraint | None = None
+    tuning_round: Round | None = None
     given_model: Any = None
     given_data: Any = None
 
@@ -97,16 +105,19 @@ def build(
     """
     parts = _parts(config, folder=folder, model=model, data=data)
     plan = parts.plan.calibrated() if parts.plan else None
+    round_of = partial(_round, config, parts, plan)
     return Project(
         config=config,
         folder=folder,
         split=parts.split,
         model=parts.model,
         sampler=parts.sampler,
-        round_=_round(config, parts, plan),
+        round_=round_of(parts.model),
         runtime=runtime_of(config),
         evaluator=Evaluator(parts.model),
         plan=plan,
+        constraint=parts.constraint,
+        tuning_round=tuning_round(round_of, parts.model, parts.constraint),
         given_model=model,
         given_data=data,
     )
@@ -127,6 +138,7 @@ class _Parts(NamedTuple):
     split: DataSplit
     model: Model
     sampler: CohortSampler
+    constraint: Constraint | None
     plan: PrivacyPlan | None
 
 
@@ -137,25 +149,29 @@ def _parts(
     split = split_of(config, folder=folder, given=data)
     sampler.expected_cohort_size(split.train.num_clients)
     built = model_of(config, split, folder=folder, given=model)
+    trainable = built.init(seeds.root(0)).trainable
+    constraint = constraint_of(config, trainable)
     if config.privacy is None:
-        return _Parts(split, built, sampler, None)
+        return _Parts(split, built, sampler, constraint, None)
     plan = plan_of(
         config,
         config.privacy,
         split=split,
         sampler=sampler,
-        num_weights=nests.num_weights(built.init(seeds.root(0)).trainable),
+        num_weights=nests.num_weights(trainable),
     )
-    return _Parts(split, built, sampler, plan)
+    return _Parts(split, built, sampler, constraint, plan)
 
 
-def _round(config: ProjectConfig, parts: _Parts, plan: PrivacyPlan | None) -> Round:
+def _round(
+    config: ProjectConfig, parts: _Parts, plan: PrivacyPlan | None, model: Model
+) -> Round:
     if plan is None:
-        return plain_round(config, parts.model)
+        return plain_round(config, model)
     return private_round(
         config,
         plan,
-        parts.model,
+        model,
         expected_cohort_size=parts.sampler.expected_cohort_size(
             parts.split.train.num_clients
         ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fedtrain.project.compression_checks import compression_contradictions
 from fedtrain.project.config import (
     ClientSection,
     DataSection,
@@ -40,6 +41,7 @@ def contradictions(config: ProjectConfig) -> list[Problem]:
         *_client(config.client, config.rounds, config.privacy),
         *_optimizer("client", config.client),
         *_optimizer("server", config.server),
+        *compression_contradictions(config),
     ]
     if config.privacy is not None:
         problems += privacy_contradictions(config, config.privacy)

@@ -17,6 +17,15 @@ Text = Annotated[str, Field(min_length=1)]
 ClientId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:\[\]-]+:[0-9]{1,5}$")]
 OptimizerName = Literal["sgd", "adam", "yogi", "adagrad"]
+EdgeVariant = Literal[
+    "float32",
+    "float16",
+    "dynamic_int8",
+    "int8",
+    "int16x8",
+    "compressed_dynamic_int8",
+    "compressed_int8",
+]
 
 
 class Section(BaseModel):
@@ -166,24 +175,53 @@ class TrackingSection(Section):
     html_report: bool = True
 
 
+class CompressionSection(Section):
+    """What the weights have to satisfy to become small, and rounds to learn that in.
+
+    The rounds come after those of ``[rounds]``, and cost privacy like them.
+    """
+
+    fine_tuning_rounds: Annotated[int, Field(ge=0)]
+    prune_sparsity: Probability | None = None
+    prune_scope: Literal["layer", "global"] = "layer"
+    prune_pattern: Literal["any", "2_of_4"] = "any"
+    prune_steps: Count = 1
+    num_clusters: Annotated[int, Field(ge=2, le=256)] | None = None
+    quantize: bool = True
+
+
 class ExportSection(Section):
     """What ``fedtrain export`` makes of a finished run, and what that may cost.
 
-    Drops are in points: hundredths of the accuracy.
+    Drops are in points: hundredths of the accuracy; errors of a model that predicts a
+    number may rise by ``max_error_increase`` per cent.
     """
 
-    to: list[Literal["server", "edge", "web"]] = Field(default=["server", "edge"])
-    edge_variants: list[Literal["float32", "float16", "dynamic_int8", "int8"]] = Field(
-        default=["float32", "float16", "dynamic_int8", "int8"]
+    to: list[Literal["server", "edge", "web", "onnx"]] = Field(
+        default=["server", "edge"]
     )
+    server_variants: list[Literal["float32", "bfloat16"]] = Field(
+        default=["float32"], min_length=1
+    )
+    edge_variants: list[EdgeVariant] | None = Field(default=None, min_length=1)
     web_variants: list[Literal["float32", "float16", "uint8"]] = Field(
         default=["float32", "float16", "uint8"], min_length=1
     )
     max_accuracy_drop: NonNegative = 0.5
     max_slice_drop: NonNegative = 2.0
     min_slice_rows: Count = 200
+    max_error_increase: NonNegative = 1.0
+    slice_columns: list[Text] = Field(default_factory=list)
     public_rows: Text | None = None
+    evaluation_epsilon: Positive | None = None
+    calibration: Literal["public", "schema", "private_query", "raw_private"] | None = (
+        None
+    )
+    calibration_epsilon: Positive | None = None
+    rows_per_unit: Count = 10
+    error_bound: Positive | None = None
     accept_no_privacy: bool = False
+    accept_raw_calibration: bool = False
 
 
 class ServiceSection(Section):
@@ -220,5 +258,12 @@ class ProjectConfig(Section):
     runtime: RuntimeSection = RuntimeSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
+    compression: CompressionSection | None = None
     export: ExportSection = ExportSection()
     service: ServiceSection | None = None
+
+    @property
+    def all_rounds(self) -> int:
+        """Rounds that use data: those of ``[rounds]``, then those of fine-tuning."""
+        tuning = self.compression.fine_tuning_rounds if self.compression else 0
+        return self.rounds.num_rounds + tuning

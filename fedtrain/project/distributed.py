@@ -20,11 +20,12 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.data.fingerprint import data_sha256
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project, compiled_runtime
+from fedtrain.project.phases import train_phases
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.keepers import Charges, Checkpoints
 from fedtrain.rounds.runtime import Runtime
-from fedtrain.rounds.train import TrainingRun, train
+from fedtrain.rounds.train import TrainingRun
 from fedtrain.runtimes.distributed import DistributedRuntime
 from fedtrain.runtimes.joining import place_from_environment
 from fedtrain.runtimes.replicas import Replicas
@@ -165,7 +166,7 @@ def follow(project: Project, replicas: Replicas, *, console: Console) -> dict[st
         checkpoints=parts.checkpoints,
         on_round=[lambda report, _: console.print(f"round {report.round_number}")],
     )
-    reports = train(training, project.round_.init(project.starting_weights())).reports
+    reports = train_phases(project, training).reports
     return {"worker": replicas.worker, "rounds": len(reports), "status": "followed"}
 
 

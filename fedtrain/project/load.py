@@ -35,18 +35,14 @@ class LoadedRun:
     @property
     def weights(self) -> Arrays:
         """The final weights: an array for each by name, such as trainable/0/kernel."""
-        if not self.folder.weights.is_file():
-            if self.status == BUDGET_EXHAUSTED:
-                raise CheckpointError(
-                    f"{self.folder.path} has no weights.npz: its privacy budget did "
-                    "not allow a single round. Start a new run with more noise or a "
-                    "larger budget."
-                )
-            raise CheckpointError(
-                f"{self.folder.path} has no weights.npz: the run is {self.status}. "
-                f"Finish it with: fedtrain simulate --resume {self.folder.path}"
-            )
-        return load_arrays(self.folder.weights)
+        return self._arrays(self.folder.weights)
+
+    @property
+    def compressed_weights(self) -> Arrays | None:
+        """The final weights under the constraint; None without ``[compression]``."""
+        if self.config.compression is None:
+            return None
+        return self._arrays(self.folder.compressed_weights)
 
     @property
     def history(self) -> list[RoundRecord]:
@@ -77,6 +73,20 @@ class LoadedRun:
     def keras_model(self) -> Any:
         """A Keras model with the final weights."""
         return keras_model_with(self.config, self.folder.path, self.weights)
+
+    def _arrays(self, path: Path) -> Arrays:
+        if path.is_file():
+            return load_arrays(path)
+        if self.status == BUDGET_EXHAUSTED:
+            raise CheckpointError(
+                f"{self.folder.path} has no {path.name}: its privacy budget did not "
+                "allow a single round. Start a new run with more noise or a larger "
+                "budget."
+            )
+        raise CheckpointError(
+            f"{self.folder.path} has no {path.name}: the run is {self.status}. "
+            f"Finish it with: fedtrain simulate --resume {self.folder.path}"
+        )
 
 
 def load_run(run: str | Path) -> LoadedRun:

@@ -7,6 +7,7 @@ from typing import Any
 from fedtrain.privacy.plan import PrivacyPlan, Unknown
 from fedtrain.privacy.plan_table import plan_row, plan_table
 from fedtrain.project.build import planned
+from fedtrain.project.config import ProjectConfig
 from fedtrain.project.run_privacy import meaning
 from fedtrain.project.simulate import config_of
 
@@ -44,10 +45,15 @@ def plan(
     )
     return {
         "title": f"{config.name}: {chosen.num_clients} clients, "
-        f"{chosen.num_weights} weights, delta {chosen.delta:g}",
+        f"{chosen.num_weights} weights, delta {chosen.delta:g}{_reserved(config)}",
         "rows": [row.as_dict() for row in rows],
         "statement": meaning(chosen),
     }
+
+
+def _reserved(config: ProjectConfig) -> str:
+    tuning = config.all_rounds - config.rounds.num_rounds
+    return f", {tuning} of the rounds for fine-tuning" if tuning else ""
 
 
 def _solved(plan: PrivacyPlan, solve_for: str) -> PrivacyPlan:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedtrain.core.errors import BudgetExhaustedError
 from fedtrain.project.build import Project
+from fedtrain.project.config import ProjectConfig
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.report import RoundReport
 from fedtrain.rounds.round import ServerState
@@ -36,11 +37,7 @@ class Reached:
         """
         if self.stopped is not None and self.rounds_done == 0:
             raise self.stopped
-        rounds: Any = {"num_rounds": self.rounds_done}
-        done = project.config.rounds.model_copy(update=rounds)
-        return replace(
-            project, config=project.config.model_copy(update={"rounds": done})
-        )
+        return replace(project, config=_cut(project.config, self.rounds_done))
 
     def raise_if_stopped(self, folder: RunFolder) -> None:
         """Raises what stopped the run, and says what there is all the same."""
@@ -49,3 +46,13 @@ class Reached:
                 f"{self.stopped} The weights after {self.rounds_done} rounds, their "
                 f"privacy report and summary are in {folder.path}."
             ) from self.stopped
+
+
+def _cut(config: ProjectConfig, rounds_done: int) -> ProjectConfig:
+    trained = min(rounds_done, config.rounds.num_rounds)
+    rounds: Any = {"num_rounds": trained}
+    done: Any = {"rounds": config.rounds.model_copy(update=rounds)}
+    if config.compression is not None:
+        tuning: Any = {"fine_tuning_rounds": rounds_done - trained}
+        done["compression"] = config.compression.model_copy(update=tuning)
+    return config.model_copy(update=done)

@@ -15,8 +15,10 @@ from fedtrain.core.errors import BudgetExhaustedError, FedtrainError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.build import Project
+from fedtrain.project.compressed_run import save_final_weights
 from fedtrain.project.diagnostics import announce_diagnostics, write_diagnostics
 from fedtrain.project.distributed import Parts, parts_of, tell_run_folder
+from fedtrain.project.phases import shown_weights, train_phases
 from fedtrain.project.reached import Reached
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
@@ -33,7 +35,7 @@ from fedtrain.project.weights_file import save_weights
 from fedtrain.project.withheld import withholding
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.rounds.round import ServerState
-from fedtrain.rounds.train import TrainingRun, train
+from fedtrain.rounds.train import TrainingRun
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.replicas import Replicas
 from fedtrain.tracking.jsonl import metrics_log
@@ -105,8 +107,8 @@ def run(
         store = CheckpointStore(folder.checkpoints, every=every)
         project, parts = parts_of(project, replicas, charges=privacy, store=store)
         reached = _trained(project, folder, parts, console)
-        project, weights = reached.part_of(project), reached.state.weights
-        save_weights(folder.weights, weights)
+        planned, project = project, reached.part_of(project)
+        weights = save_final_weights(planned, folder, reached)
         if diagnostics:
             announce_diagnostics(folder)
         report = write_privacy_report(project, folder, privacy) if privacy else None
@@ -115,7 +117,7 @@ def run(
                 project, folder, weights, privacy=report, told=status.update
             )
             if diagnostics:
-                write_diagnostics(project, folder, weights, told=status.update)
+                write_diagnostics(project, folder, weights.trained, told=status.update)
         summary["seconds"] = round(time.perf_counter() - started, 2)
         summary["status"] = BUDGET_EXHAUSTED if reached.stopped else FINISHED
         folder.write_json(folder.summary, summary)
@@ -158,7 +160,11 @@ def _trained(
                 project.runtime.tell = partial(
                     console.print, style="dim", highlight=False
                 )
-            train(training, state)
+            train_phases(
+                project,
+                training,
+                on_trained=lambda state: save_weights(folder.weights, state.weights),
+            )
         except BudgetExhaustedError as error:
             reached.stopped = error
     return reached
@@ -170,7 +176,8 @@ def _evaluation(project: Project) -> Any:
         return None
 
     def evaluate(state: ServerState) -> Mapping[str, float]:
-        scores = project.evaluator.evaluate(state.weights, project.split.test)
+        weights = shown_weights(project, state)
+        scores = project.evaluator.evaluate(weights, project.split.test)
         return {f"test_{name}": value for name, value in scores.items()}
 
     return evaluate
@@ -180,7 +187,7 @@ def _callbacks(
     project: Project, folder: RunFolder, first_round: int, console: Console
 ) -> Iterator[Any]:
     config = project.config
-    num_rounds = config.rounds.num_rounds
+    num_rounds = config.all_rounds
     statement = meaning(project.plan) if project.plan else None
     yield progress(
         num_rounds,

@@ -61,6 +61,11 @@ class RunFolder:
         return self.path / "weights.npz"
 
     @property
+    def compressed_weights(self) -> Path:
+        """Those that ``[compression]`` left, after fine-tuning; of the same names."""
+        return self.path / "compressed_weights.npz"
+
+    @property
     def metrics(self) -> Path:
         """One line of JSON for each round."""
         return self.path / "metrics.jsonl"

@@ -54,15 +54,20 @@ def write_privacy_report(
     history = read_metrics(folder.metrics)
     report = privacy_report(
         privacy,
-        rounds_done=project.config.rounds.num_rounds,
+        rounds_done=project.config.all_rounds,
         data=_scope(project, folder),
         lost_clients=_lost_clients(project, history),
-        exported=[folder.weights],
+        exported=_exported(project, folder),
     )
     text = to_json(report)
     write_atomically(folder.privacy_report, text)
     values: dict[str, Any] = json.loads(text)
     return values
+
+
+def _exported(project: Project, folder: RunFolder) -> list[Path]:
+    compressed = [folder.compressed_weights] if project.constraint else []
+    return [folder.weights, *compressed]
 
 
 def _lost_clients(project: Project, history: list[RoundRecord]) -> int | None:

@@ -6,6 +6,7 @@ from typing import Any
 from fedtrain.models.model import ModelWeights
 from fedtrain.project.build import Project
 from fedtrain.project.closing import Told, comparison, main_metric
+from fedtrain.project.compressed_run import FinalWeights, compressed_summary
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.evaluation import spread
 from fedtrain.rounds.runtime import AdaptiveRuntime
@@ -24,7 +25,7 @@ PRIVATE_DATA = (
 def summarised(
     project: Project,
     folder: RunFolder,
-    weights: ModelWeights,
+    final: FinalWeights,
     *,
     privacy: Mapping[str, Any] | None,
     told: Told,
@@ -34,7 +35,7 @@ def summarised(
     Args:
       project: The run.
       folder: Its folder.
-      weights: Its final weights.
+      final: Its weights.
       privacy: The privacy report; None without privacy.
       told: Hears what is being computed.
     """
@@ -52,7 +53,9 @@ def summarised(
         "metric": None,
         "comparison": None,
         "clients": None,
+        "compressed": compressed_summary(project, final.compressed),
     }
+    weights = final.trained
     if project.shows_test and project.split.test.num_examples:
         scores = project.evaluator.evaluate(weights, project.split.test)
         summary |= {"test": scores, "metric": main_metric(scores)}

@@ -69,7 +69,7 @@ def test_the_gradient_is_that_of_the_shared_values(shape):
         loss = tf.reduce_sum(constraint.apply([fixed], [kernel])[0] * targets)
     gradient = tape.gradient(loss, kernel).numpy()
     for cluster in range(3):
-        members = fixed.numpy() == cluster
+        members = fixed.members.numpy() == cluster
         mean = targets.numpy()[members].mean()
         np.testing.assert_allclose(gradient[members], mean, rtol=1e-9)
 
