@@ -141,6 +141,19 @@ def test_is_refused_in_thousands_of_cases(holds):
     MANY(holds)()
 
 
+def test_every_single_bit_of_a_request_counts():
+    request = SignedRequest(
+        client_id="bank-a",
+        run_id="run-1",
+        round_number=2**31,
+        sequence=2**63,
+        body=b"x",
+    )
+    num_bits = 8 * len(signed(request, "Next", KEYS["bank-a"]).SerializeToString())
+    for place in range(num_bits):
+        flip_is_refused(request, "Next", place)
+
+
 @FEW
 @given(requests, methods)
 def test_a_signed_request_gives_its_body(request, method):
