@@ -4,6 +4,9 @@ Unsampled Gaussians compose to one Gaussian, whose epsilon has a closed form (Ba
 Wang, 2018, Analytic Gaussian); everything else goes through dp_accounting's privacy
 loss distributions, discretised pessimistically, so a coarser grid can only report more.
 
+Integer noise is accounted for by Rényi DP alone (``fedtrain.privacy.rdp_bounds``): no
+reduction of vectors of integers to one dimension is proved here.
+
 What is refused, because no proof for vectors is cited here: amplification by Poisson
 sampling under replace-one.
 """
@@ -22,13 +25,20 @@ from scipy.special import log_ndtr
 
 from fedtrain.core import validate
 from fedtrain.core.errors import PrivacyError
-from fedtrain.privacy import events
+from fedtrain.privacy import events, rdp_bounds
 
 FINE = 1e-4
 QUICK = 1e-3
 _VERSION = importlib.metadata.version("dp-accounting")
 ACCOUNTANT = f"PLD (dp-accounting {_VERSION})"
 CROSS_CHECK = f"RDP (dp-accounting {_VERSION})"
+INTEGER_ACCOUNTANT = f"RDP of zCDP, conversion by dp-accounting {_VERSION}"
+
+
+def accountant(event: Any) -> str:
+    """Who proves the epsilon of ``event``, by name and version."""
+    counts = events.counted(event)
+    return INTEGER_ACCOUNTANT if rdp_bounds.is_needed(counts) else ACCOUNTANT
 
 
 def epsilon(
@@ -46,6 +56,8 @@ def epsilon(
     """
     validate.probability(delta=delta)
     counts = _checked(event, neighboring_relation)
+    if rdp_bounds.is_needed(counts):
+        return rdp_bounds.epsilon(counts, delta, neighboring_relation)
     return _epsilon(frozenset(counts.items()), delta, neighboring_relation, interval)
 
 
@@ -54,6 +66,8 @@ def rdp_epsilon(event: Any, delta: float, neighboring_relation: str) -> float | 
     counts = _checked(event, neighboring_relation)
     if any(isinstance(leaf, events.Mixture) for leaf in counts):
         return None
+    if rdp_bounds.is_needed(counts):
+        return rdp_bounds.epsilon(counts, delta, neighboring_relation)
     return _rdp_epsilon(frozenset(counts.items()), delta, neighboring_relation)
 
 
@@ -65,8 +79,10 @@ def epsilon_curve(
 
 
 def zcdp_rho(event: Any, neighboring_relation: str) -> float | None:
-    """The rho of zero-concentrated DP; None where ``event`` is not only Gaussian."""
+    """The rho of zero-concentrated DP; None where something is sampled."""
     counts = _checked(event, neighboring_relation)
+    if rdp_bounds.is_needed(counts):
+        return rdp_bounds.zcdp_rho(counts, neighboring_relation)
     if not counts or not all(isinstance(leaf, events.Gaussian) for leaf in counts):
         return None
     sigma = _scaled(events.joint_noise_multiplier(counts), neighboring_relation)
@@ -76,7 +92,7 @@ def zcdp_rho(event: Any, neighboring_relation: str) -> float | None:
 def _checked(event: Any, relation: str) -> events.Counts:
     validate.one_of(events.RELATIONS, neighboring_relation=relation)
     counts = events.counted(event)
-    gaussian = events.Gaussian | events.NonPrivate
+    gaussian = events.Gaussian | events.NonPrivate | events.Concentrated
     if relation == "replace_one" and not all(isinstance(e, gaussian) for e in counts):
         raise PrivacyError(
             "neighboring_relation is 'replace_one' and the event is Poisson-sampled: "

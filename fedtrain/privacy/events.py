@@ -1,9 +1,10 @@
 """What was done, in the accountant's terms: events counted, compared and stored.
 
 Every event is brought to a count of *leaves*: the Gaussian mechanism, the
-Poisson-sampled Gaussian mechanism, and the mixture of Gaussians (several of one
-entity's clients sampled independently into one sum). A noise multiplier is the noise's
-standard deviation over the *clipping norm*, whatever the neighbouring relation.
+Poisson-sampled Gaussian mechanism, the mixture of Gaussians (several of one entity's
+clients sampled independently into one sum), and zero-concentrated mechanisms (integer
+noise), sampled or not. A noise multiplier is the noise's standard deviation over the
+*clipping norm*, whatever the neighbouring relation; a rho speaks of one clipping norm.
 """
 
 import math
@@ -20,6 +21,7 @@ Counts = Mapping[Any, int]
 Gaussian = events.GaussianDpEvent
 Sampled = events.PoissonSampledDpEvent
 Mixture = events.MixtureOfGaussiansDpEvent
+Concentrated = events.ZCDpEvent
 NonPrivate = events.NonPrivateDpEvent
 
 RELATIONS = {
@@ -32,6 +34,14 @@ RELATIONS = {
 def gaussian(noise_multiplier: float) -> Any:
     """The Gaussian mechanism; without noise it is not private."""
     return Gaussian(noise_multiplier) if noise_multiplier > 0 else NonPrivate()
+
+
+def concentrated(rho: float) -> Any:
+    """A mechanism of rho-zCDP for add-or-remove-one, such as integer noise on a sum.
+
+    Source: Bun and Steinke (2016), https://arxiv.org/abs/1605.02065.
+    """
+    return Concentrated(rho)
 
 
 def sampled(sampling_rate: float, event: Any) -> Any:
@@ -87,6 +97,8 @@ def counted(event: Any) -> Counter[Any]:
         return Counter([gaussian(event.noise_multiplier)])
     if isinstance(event, Mixture | NonPrivate):
         return Counter([event])
+    if isinstance(event, Concentrated) and event.xi == 0:
+        return Counter([event])
     raise PrivacyError(f"No accountant here can prove a bound for {event!r}.")
 
 
@@ -119,10 +131,13 @@ def _sampled_leaf(event: Any) -> Any:
     inner = counted(event.event)
     if NonPrivate() in inner:
         return NonPrivate()
+    if inner and all(isinstance(leaf, Concentrated) for leaf in inner):
+        rho = sum(leaf.rho * num for leaf, num in inner.items())
+        return sampled(event.sampling_probability, concentrated(rho))
     if not inner or not all(isinstance(leaf, Gaussian) for leaf in inner):
         raise PrivacyError(
             "Amplification by Poisson sampling is accounted for Gaussian mechanisms "
-            f"only, not for {event.event!r}."
+            f"or integer noise, each by itself, not for {event.event!r}."
         )
     return sampled(event.sampling_probability, gaussian(joint_noise_multiplier(inner)))
 
@@ -130,6 +145,14 @@ def _sampled_leaf(event: Any) -> Any:
 def _leaf_to_json(leaf: Any) -> dict[str, Any]:
     if isinstance(leaf, Gaussian):
         return {"event": "gaussian", "noise_multiplier": leaf.noise_multiplier}
+    if isinstance(leaf, Concentrated):
+        return {"event": "concentrated", "rho": leaf.rho}
+    if isinstance(leaf, Sampled) and isinstance(leaf.event, Concentrated):
+        return {
+            "event": "poisson_sampled_concentrated",
+            "sampling_rate": leaf.sampling_probability,
+            "rho": leaf.event.rho,
+        }
     if isinstance(leaf, Sampled):
         return {
             "event": "poisson_sampled_gaussian",
@@ -152,6 +175,10 @@ def _leaf_from_json(entry: Mapping[str, Any]) -> Any:
         return gaussian(entry["noise_multiplier"])
     if kind == "poisson_sampled_gaussian":
         return sampled(entry["sampling_rate"], gaussian(entry["noise_multiplier"]))
+    if kind == "concentrated":
+        return concentrated(entry["rho"])
+    if kind == "poisson_sampled_concentrated":
+        return sampled(entry["sampling_rate"], concentrated(entry["rho"]))
     if kind == "mixture_of_gaussians":
         return Mixture(
             entry["noise_multiplier"],

@@ -21,15 +21,25 @@ from fedtrain.privacy.run_privacy import RunPrivacy
 
 CURVE_DELTAS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _MOST_CLIENTS_LISTED = 200
+RELEASED_NOISE = (
+    "drawn from a cryptographic stream (AES-256 in counter mode) under a key from the "
+    "operating system, exactly, in whole numbers on a grid"
+)
 SIMULATED_NOISE = (
     "seeded float noise from a Philox generator (fedtrain.core.seeds): repeatable, "
     "and therefore predictable; not a release"
 )
+FLOAT_EXCLUSION = (
+    "Floating-point noise is not discrete: attacks on its rounding (Mironov, 2012) are "
+    "out of scope in a simulation."
+)
+RELEASED_EXCLUSION = (
+    "What one unit changes in the floating-point rounding of a sum is provided for by "
+    "a margin that is measured, not proved (docs/concepts/guarantees.md)."
+)
 EXCLUSIONS = (
     "Training in other runs, tuning and the choice among runs, unless they are in the "
     "same ledger.",
-    "Floating-point noise is not discrete: attacks on its rounding (Mironov, 2012) are "
-    "out of scope in a simulation.",
     "Timing, the fact of taking part, and what clients reveal outside the protocol.",
 )
 PUBLIC_EXCLUSION = (
@@ -51,6 +61,21 @@ _TRUST: dict[Trust, str] = {
     "local": "each client adds its own noise, nobody else need be trusted",
     "distributed": "the sum of shares of noise, under secure aggregation",
     "central": "the aggregator sees exact contributions and adds the noise",
+}
+
+
+Status = Literal["simulated", "NOT A RELEASE", "release"]
+_BADGES: dict[Status, str] = {
+    "simulated": "Simulated",
+    "NOT A RELEASE": "NOT A RELEASE",
+    "release": "Release",
+}
+_KINDS: dict[Status, str] = {
+    "simulated": "Simulated: what this run would have spent",
+    "NOT A RELEASE": (
+        "NOT A RELEASE: the noise is seeded, so this is what a release would spend"
+    ),
+    "release": "Release: the noise came from a secret key, exactly and on a grid",
 }
 
 
@@ -79,7 +104,7 @@ class PrivacyReport(_Strict):
     """
 
     format_version: Literal[1] = 1
-    status: Literal["simulated", "NOT A RELEASE"]
+    status: Status
     badge: str
     statement: str
     run_id: str
@@ -143,11 +168,11 @@ def privacy_report(
     delta, relation = plan.delta, plan.neighboring_relation
     worst = _worst_event(privacy)
     epsilon = accounting.epsilon(worst, delta, relation)
-    status: Any = "NOT A RELEASE" if privacy.is_private else "simulated"
+    status = _status(privacy)
     head = privacy.head()
     return PrivacyReport(
         status=status,
-        badge="NOT A RELEASE" if privacy.is_private else "Simulated",
+        badge=_BADGES[status],
         statement=_statement(privacy, plan, epsilon),
         run_id=privacy.run_id,
         unit=plan.unit,
@@ -160,7 +185,7 @@ def privacy_report(
         planned_epsilon=plan.epsilon(),
         zcdp_rho=_zcdp_rho(worst, relation, epsilon),
         epsilon_curve=accounting.epsilon_curve(worst, CURVE_DELTAS, relation),
-        accountant=accounting.ACCOUNTANT,
+        accountant=accounting.accountant(worst),
         cross_check=accounting.CROSS_CHECK,
         num_units=_shown_units(privacy),
         num_clients=plan.num_clients,
@@ -180,7 +205,7 @@ def privacy_report(
         ledger_path=str(privacy.ledger.path),
         ledger_length=head["length"],
         ledger_hash=head["hash"],
-        noise_source=SIMULATED_NOISE,
+        noise_source=RELEASED_NOISE if status == "release" else SIMULATED_NOISE,
         code_version=f"fedtrain {fedtrain.__version__}",
         known_exclusions=_exclusions(privacy),
         empirical_lower_bound=None,
@@ -220,6 +245,17 @@ def json_schema() -> dict[str, Any]:
     return PrivacyReport.model_json_schema()
 
 
+def _status(privacy: RunPrivacy) -> Status:
+    """A release if every mechanism's noise is; the data decide how others are called.
+
+    The mechanisms of a partner's round are those it ran (``released``); an aggregator
+    states what its partners' plan says (``NOISE_OF_PARTNERS``).
+    """
+    if all(mechanism.is_released for mechanism in privacy.mechanisms):
+        return "release"
+    return "NOT A RELEASE" if privacy.is_private else "simulated"
+
+
 def _shown_units(privacy: RunPrivacy) -> int | None:
     """Clients are public; how many private rows or entities there are is not."""
     if privacy.is_private and privacy.plan.unit != "client":
@@ -228,7 +264,9 @@ def _shown_units(privacy: RunPrivacy) -> int | None:
 
 
 def _exclusions(privacy: RunPrivacy) -> list[str]:
-    return [*EXCLUSIONS] if privacy.is_private else [*EXCLUSIONS, PUBLIC_EXCLUSION]
+    is_release = _status(privacy) == "release"
+    own = [*EXCLUSIONS, RELEASED_EXCLUSION if is_release else FLOAT_EXCLUSION]
+    return own if privacy.is_private else [*own, PUBLIC_EXCLUSION]
 
 
 def _worst_event(privacy: RunPrivacy) -> Any:
@@ -278,18 +316,15 @@ def _amplification(privacy: RunPrivacy) -> str:
 
 
 def _statement(privacy: RunPrivacy, plan: PrivacyPlan, epsilon: float) -> str:
-    kind = (
-        "NOT A RELEASE: the noise is seeded, so this is what a release would spend"
-        if privacy.is_private
-        else "Simulated: what this run would have spent"
-    )
+    kind = _KINDS[_status(privacy)]
+    accountant = accounting.accountant(_worst_event(privacy))
     claim = "claimed" if _claims_amplification(privacy) else "not claimed"
     return (
         f"{kind}. epsilon = {epsilon:.3g} at delta = {plan.delta:g}; unit: "
         f"{_UNITS[plan.unit]}; neighbouring relation: "
         f"{_RELATIONS[plan.neighboring_relation]} ({plan.neighboring_relation}); "
         f"trust: {plan.trust} ({_TRUST[plan.trust]}); accountant: "
-        f"{accounting.ACCOUNTANT}; amplification by sampling: {claim}."
+        f"{accountant}; amplification by sampling: {claim}."
     )
 
 

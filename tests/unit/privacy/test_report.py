@@ -11,6 +11,7 @@ from fedtrain.privacy import events
 from fedtrain.privacy.dp_sgd import dp_sgd
 from fedtrain.privacy.gaussian import gaussian_mechanism
 from fedtrain.privacy.ledger import Charge, Ledger
+from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, SEEDED
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.report import (
     PUBLIC_EXCLUSION,
@@ -41,7 +42,7 @@ COMMON = {
 }
 
 
-def local_run(tmp_path, *, is_private=False):
+def local_run(tmp_path, *, is_private=False, noise=SEEDED):
     work = dp_sgd(
         dense_classifier(3, 2),
         sgd(1.0),
@@ -50,6 +51,7 @@ def local_run(tmp_path, *, is_private=False):
         sampling_rate=0.2,
         local_steps=1,
         expected_batch_size=10.0,
+        noise=noise,
     )
     plan = PrivacyPlan(
         **COMMON, unit="example", trust="local", num_units=1500, num_clients=20
@@ -127,6 +129,19 @@ def test_private_data_is_never_called_a_release(tmp_path):
     assert report.statement.startswith("NOT A RELEASE")
     assert "seeded" in report.noise_source
     assert PUBLIC_EXCLUSION not in report.known_exclusions
+
+
+def test_noise_from_secret_keys_makes_a_release_and_costs_the_same(tmp_path):
+    privacy = local_run(tmp_path, is_private=True, noise=NOISE_OF_PARTNERS)
+    spent = privacy.before_round(0, ["ada"], "h0")
+    report = privacy_report(privacy, rounds_done=1, data=SCOPE)
+    assert (report.status, report.badge) == ("release", "Release")
+    assert report.statement.startswith("Release")
+    assert "cryptographic" in report.noise_source
+    assert not any("simulation" in exclusion for exclusion in report.known_exclusions)
+    assert report.mechanisms[0]["details"]["noise_source"] == "cryptographic"
+    assert report.epsilon == pytest.approx(spent, rel=1e-2)
+    assert checked_report(json.loads(to_json(report))) == report
 
 
 def test_exact_losses_beside_a_public_run_are_named(report):
