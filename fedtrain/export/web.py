@@ -10,7 +10,7 @@ Source: https://www.tensorflow.org/js/guide/save_load and the types of
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ _TYPES = {
 _FEWEST_QUANTISED = 256  # smaller constants (biases) are kept: they weigh nothing
 
 
-def write_web(source: Source, folder: Path, *, variants: list[str]) -> dict[str, Path]:
+def write_web(
+    source: Source, folder: Path, *, variants: Sequence[str]
+) -> dict[str, Path]:
     """Writes ``folder/VARIANT/model.json`` and its weights for each variant.
 
     The first one is run on a row of zeros, so that what TF.js cannot take is known now.
