@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import threading
+import time
 
 import numpy as np
 
@@ -86,14 +88,47 @@ def send(rounds, client_id, header, content, round_number=0, chunk=7):
         upload.abandon()
 
 
+class Collecting:
+    """A ``collect`` in a thread of its own."""
+
+    def __init__(self, rounds, round_call):
+        self._result = self._error = None
+        self._thread = threading.Thread(target=self._run, args=(rounds, round_call))
+        self._thread.start()
+        until(lambda: rounds.book.current is not None or not self._thread.is_alive())
+
+    def _run(self, rounds, round_call):
+        try:
+            self._result = rounds.collect(round_call)
+        except Exception as error:  # noqa: BLE001 # raised again by ``done``
+            self._error = error
+
+    def done(self):
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def until(condition, timeout_s=10.0):
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+
+
+def equal(total, expected):
+    """Whether both are the same arrays, to the bit."""
+    return all(
+        a.tobytes() == b.tobytes() and a.dtype == b.dtype
+        for a, b in zip(total, expected, strict=True)
+    )
+
+
 def opened(folder, **options):
     """A journal and its rounds, as after a start of the aggregator."""
     journal = Journal(folder / "state")
-    rounds = Rounds(
-        journal,
-        run_id="run",
-        plan_sha256=PLAN_SHA256,
-        folder=folder / "spool",
-        **options,
-    )
+    values = {"plan_sha256": PLAN_SHA256, **options}
+    rounds = Rounds(journal, run_id="run", folder=folder / "spool", **values)
     return journal, rounds

@@ -13,43 +13,16 @@ from fedtrain.wire.arrays import to_bytes
 from tests.unit.aggregator.light_round import (
     PLAN_SHA256,
     SPECS,
+    Collecting,
     arrays_of,
     call,
+    equal,
     opened,
     send,
     submit,
     sum_of,
+    until,
 )
-
-
-class _Collecting:
-    """A ``collect`` in a thread of its own."""
-
-    def __init__(self, rounds, round_call):
-        self.result = self.error = None
-        self._thread = threading.Thread(target=self._run, args=(rounds, round_call))
-        self._thread.start()
-        _until(lambda: rounds.book.current is not None or not self._thread.is_alive())
-
-    def _run(self, rounds, round_call):
-        try:
-            self.result = rounds.collect(round_call)
-        except Exception as error:  # noqa: BLE001 # raised again by ``done``
-            self.error = error
-
-    def done(self):
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-
-def _until(condition, timeout_s=10.0):
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -59,26 +32,19 @@ def rounds(tmp_path):
     journal.close()
 
 
-def _equal(total, expected):
-    return all(
-        a.tobytes() == b.tobytes() and a.dtype == b.dtype
-        for a, b in zip(total, expected, strict=True)
-    )
-
-
 def test_the_sum_is_in_the_cohorts_order_whatever_the_order_of_arrival(rounds):
     cohort = ["c", "a", "d", "b"]
-    collecting = _Collecting(rounds, call(cohort))
+    collecting = Collecting(rounds, call(cohort))
     for client in ["a", "b", "c", "d"]:
         assert submit(rounds, client, arrays_of(client)) == pb.ACCEPTED
     collected = collecting.done()
     assert collected.accepted == tuple(cohort)
-    assert _equal(collected.total(), sum_of(cohort))
-    assert not _equal(sum_of(cohort), sum_of(sorted(cohort)))  # the order shows
+    assert equal(collected.total(), sum_of(cohort))
+    assert not equal(sum_of(cohort), sum_of(sorted(cohort)))  # the order shows
 
 
 def test_a_sum_keeps_the_sign_of_zeros(rounds):
-    collecting = _Collecting(rounds, call(["a"]))
+    collecting = Collecting(rounds, call(["a"]))
     submit(rounds, "a", [np.full((3, 2), -0.0, np.float32), np.array(0, np.int64)])
     total = collecting.done().total()
     assert np.signbit(total[0]).all()
@@ -86,7 +52,7 @@ def test_a_sum_keeps_the_sign_of_zeros(rounds):
 
 def test_each_client_is_told_what_to_do(rounds):
     assert rounds.task_for("a").kind == pb.WAIT
-    collecting = _Collecting(rounds, call(["a", "b"]))
+    collecting = Collecting(rounds, call(["a", "b"]))
     task = rounds.task_for("a")
     assert (task.kind, task.round_number, task.attempt) == (pb.TRAIN, 0, 0)
     assert task.broadcast_bytes == 16
@@ -102,7 +68,7 @@ def test_each_client_is_told_what_to_do(rounds):
 
 
 def test_every_unfit_contribution_has_its_code_and_does_no_harm(rounds):
-    collecting = _Collecting(rounds, call(["a", "b"], goal=2))
+    collecting = Collecting(rounds, call(["a", "b"], goal=2))
     content = to_bytes(SPECS, arrays_of("a"))
     good = _header(content)
     assert send(rounds, "stranger", good, content) == pb.NOT_INVITED
@@ -119,7 +85,7 @@ def test_every_unfit_contribution_has_its_code_and_does_no_harm(rounds):
     assert send(rounds, "a", good, content) == pb.DUPLICATE
     assert submit(rounds, "a", arrays_of("b")) == pb.CONFLICT
     assert submit(rounds, "b", arrays_of("b")) == pb.ACCEPTED
-    assert _equal(collecting.done().total(), sum_of(["a", "b"]))
+    assert equal(collecting.done().total(), sum_of(["a", "b"]))
     assert submit(rounds, "c", arrays_of("c")) == pb.NOT_INVITED
     assert send(rounds, "a", good, content) == pb.DUPLICATE
 
@@ -136,7 +102,7 @@ def _header(content, **changes):
 
 
 def test_numbers_that_are_not_finite_count_as_lost(rounds):
-    collecting = _Collecting(rounds, call(["a", "b"], least=1))
+    collecting = Collecting(rounds, call(["a", "b"], least=1))
     bad = arrays_of("a")
     bad[0][1, 1] = np.inf
     assert submit(rounds, "a", bad) == pb.NON_FINITE
@@ -144,11 +110,11 @@ def test_numbers_that_are_not_finite_count_as_lost(rounds):
     assert submit(rounds, "b", arrays_of("b")) == pb.ACCEPTED
     collected = collecting.done()
     assert collected.lost == {"a": "numbers that are not finite"}
-    assert _equal(collected.total(), sum_of(["b"]))
+    assert equal(collected.total(), sum_of(["b"]))
 
 
 def test_the_report_goal_closes_the_round_and_the_rest_is_late(rounds):
-    collecting = _Collecting(rounds, call(["a", "b", "c"], goal=2))
+    collecting = Collecting(rounds, call(["a", "b", "c"], goal=2))
     for client in ["c", "a"]:
         submit(rounds, client, arrays_of(client))
     assert submit(rounds, "b", arrays_of("b")) == pb.LATE
@@ -161,10 +127,10 @@ def test_too_few_at_the_deadline_stop_the_run_which_then_goes_on(tmp_path):
     clock = _Clock()
     journal, rounds = opened(tmp_path, clock=clock)
     asked = call(["a", "b"], least=2, deadline_s=5.0, max_deadlines=2)
-    collecting = _Collecting(rounds, asked)
+    collecting = Collecting(rounds, asked)
     submit(rounds, "a", arrays_of("a"))
     clock.advance(5.5)
-    _until(lambda: rounds.book.current.num_deadlines == 2)
+    until(lambda: rounds.book.current.num_deadlines == 2)
     clock.advance(5.5)
     with pytest.raises(TooFewClientsError, match="Missing: b") as failed:
         collecting.done()
@@ -172,10 +138,10 @@ def test_too_few_at_the_deadline_stop_the_run_which_then_goes_on(tmp_path):
     journal.close()
 
     journal, rounds = opened(tmp_path)
-    collecting = _Collecting(rounds, asked)
+    collecting = Collecting(rounds, asked)
     assert rounds.task_for("a").kind == pb.WAIT
     submit(rounds, "b", arrays_of("b"))
-    assert _equal(collecting.done().total(), sum_of(["a", "b"]))
+    assert equal(collecting.done().total(), sum_of(["a", "b"]))
     journal.close()
 
 
@@ -195,7 +161,7 @@ class _Clock:
 def test_a_deadline_closes_a_round_with_enough(tmp_path):
     clock = _Clock()
     journal, rounds = opened(tmp_path, clock=clock)
-    collecting = _Collecting(rounds, call(["a", "b"], deadline_s=5.0))
+    collecting = Collecting(rounds, call(["a", "b"], deadline_s=5.0))
     submit(rounds, "b", arrays_of("b"))
     clock.advance(6.0)
     collected = collecting.done()
@@ -207,7 +173,7 @@ def test_a_deadline_closes_a_round_with_enough(tmp_path):
 def test_the_wall_clock_neither_ends_nor_prolongs_a_round(tmp_path, monkeypatch):
     clock = _Clock()
     journal, rounds = opened(tmp_path, clock=clock)
-    collecting = _Collecting(rounds, call(["a", "b"], deadline_s=5.0))
+    collecting = Collecting(rounds, call(["a", "b"], deadline_s=5.0))
     for jump_ns in (10**18, -(10**18)):
         true_ns = time.time_ns
         monkeypatch.setattr(time, "time_ns", lambda j=jump_ns, t=true_ns: t() + j)
@@ -223,13 +189,13 @@ def test_the_wall_clock_neither_ends_nor_prolongs_a_round(tmp_path, monkeypatch)
 
 def test_with_too_many_lost_the_next_start_asks_all_again(tmp_path):
     journal, rounds = opened(tmp_path)
-    collecting = _Collecting(rounds, call(["a", "b"], least=2))
+    collecting = Collecting(rounds, call(["a", "b"], least=2))
     bad = arrays_of("a")
     bad[0][0, 0] = np.nan
     submit(rounds, "a", bad)
     with pytest.raises(TooFewClientsError, match="a is lost: numbers"):
         collecting.done()
-    collecting = _Collecting(rounds, call(["a", "b"], least=2))
+    collecting = Collecting(rounds, call(["a", "b"], least=2))
     for client in ("a", "b"):
         assert submit(rounds, client, arrays_of(client), attempt=1) == pb.ACCEPTED
     assert collecting.done().attempt == 1
@@ -241,7 +207,7 @@ def test_a_restart_between_any_two_steps_gives_the_same_sum(tmp_path):
     for restarted_after in ("a", "b", "c", "closed", "committed"):
         folder = tmp_path / restarted_after
         journal, rounds = opened(folder)
-        collecting = _Collecting(rounds, asked)
+        collecting = Collecting(rounds, asked)
         for client in ("a", "b", "c"):
             submit(rounds, client, arrays_of(client))
             if client == restarted_after != "c":
@@ -250,7 +216,7 @@ def test_a_restart_between_any_two_steps_gives_the_same_sum(tmp_path):
                     collecting.done()
                 journal.close()
                 journal, rounds = opened(folder)
-                collecting = _Collecting(rounds, asked)
+                collecting = Collecting(rounds, asked)
         collecting.done()
         if restarted_after == "committed":
             rounds.committed(0, "00" * 32)
@@ -258,15 +224,15 @@ def test_a_restart_between_any_two_steps_gives_the_same_sum(tmp_path):
         journal, rounds = opened(folder)
         collected = rounds.collect(asked)
         assert (collected.attempt, collected.accepted) == (0, ("a", "b", "c"))
-        assert _equal(collected.total(), sum_of(["a", "b", "c"]))
+        assert equal(collected.total(), sum_of(["a", "b", "c"]))
         journal.close()
 
 
 def test_other_weights_begin_another_attempt(rounds):
-    collecting = _Collecting(rounds, call(["a"]))
+    collecting = Collecting(rounds, call(["a"]))
     submit(rounds, "a", arrays_of("a"))
     collecting.done()
-    collecting = _Collecting(rounds, call(["a"], broadcast=[np.ones(4, np.float32)]))
+    collecting = Collecting(rounds, call(["a"], broadcast=[np.ones(4, np.float32)]))
     assert rounds.task_for("a").attempt == 1
     assert submit(rounds, "a", arrays_of("a")) == pb.LATE
     assert submit(rounds, "a", arrays_of("a"), attempt=1) == pb.ACCEPTED
@@ -275,7 +241,7 @@ def test_other_weights_begin_another_attempt(rounds):
 
 def test_files_of_a_round_are_kept_until_the_next_commit(rounds, tmp_path):
     for number in range(3):
-        collecting = _Collecting(rounds, call(["a"], round_number=number))
+        collecting = Collecting(rounds, call(["a"], round_number=number))
         submit(rounds, "a", arrays_of("a", number), round_number=number)
         collecting.done()
         rounds.charged(number, {"ledger": "head"})
@@ -286,7 +252,7 @@ def test_files_of_a_round_are_kept_until_the_next_commit(rounds, tmp_path):
     assert len(list((spool / "broadcasts").iterdir())) == 1
     assert submit(rounds, "a", arrays_of("a")) == pb.LATE
     # A run that went back by two checkpoints asks again, under a new attempt.
-    collecting = _Collecting(rounds, call(["a"], round_number=0))
+    collecting = Collecting(rounds, call(["a"], round_number=0))
     assert rounds.task_for("a").attempt == 1
     submit(rounds, "a", arrays_of("a"), attempt=1)
     assert collecting.done().attempt == 1
@@ -294,7 +260,7 @@ def test_files_of_a_round_are_kept_until_the_next_commit(rounds, tmp_path):
 
 def test_a_contribution_that_the_disk_damaged_is_lost_and_named(tmp_path):
     journal, rounds = opened(tmp_path)
-    collecting = _Collecting(rounds, call(["a", "b", "c"]))
+    collecting = Collecting(rounds, call(["a", "b", "c"]))
     submit(rounds, "a", arrays_of("a"))
     submit(rounds, "b", arrays_of("b"))
     rounds.stop()
@@ -304,11 +270,11 @@ def test_a_contribution_that_the_disk_damaged_is_lost_and_named(tmp_path):
     _flip_a_bit(next((tmp_path / "spool").glob("train-0-0/00000-*")))
 
     journal, rounds = opened(tmp_path)
-    collecting = _Collecting(rounds, call(["a", "b", "c"]))
+    collecting = Collecting(rounds, call(["a", "b", "c"]))
     submit(rounds, "c", arrays_of("c"))
     collected = collecting.done()
     assert collected.lost == {"a": "the disk has damaged its contribution"}
-    assert _equal(collected.total(), sum_of(["b", "c"]))
+    assert equal(collected.total(), sum_of(["b", "c"]))
     _flip_a_bit(next((tmp_path / "spool").glob("train-0-0/00002-*")))
     with pytest.raises(JournalError, match="damaged it"):
         collected.total()
@@ -322,7 +288,7 @@ def _flip_a_bit(path):
 
 
 def test_a_full_disk_is_busy_and_the_round_survives(rounds, monkeypatch):
-    collecting = _Collecting(rounds, call(["a"]))
+    collecting = Collecting(rounds, call(["a"]))
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -333,11 +299,11 @@ def test_a_full_disk_is_busy_and_the_round_survives(rounds, monkeypatch):
         patched.setattr("aggregator.spool.SpoolWriter.write", full)
         assert submit(rounds, "a", arrays_of("a")) == pb.BUSY
     assert submit(rounds, "a", arrays_of("a")) == pb.ACCEPTED
-    assert _equal(collecting.done().total(), sum_of(["a"]))
+    assert equal(collecting.done().total(), sum_of(["a"]))
 
 
 def test_one_upload_of_a_client_at_a_time(rounds):
-    collecting = _Collecting(rounds, call(["a"]))
+    collecting = Collecting(rounds, call(["a"]))
     content = to_bytes(SPECS, arrays_of("a"))
     request = pb.SignedRequest(client_id="a", sequence=1)
     upload = rounds.submission(request, _header(content))
@@ -349,7 +315,7 @@ def test_one_upload_of_a_client_at_a_time(rounds):
 
 def test_status_says_who_is_missing_since_when_and_when_the_round_closes(rounds):
     assert "no round is open" in rounds.status()["text"]
-    collecting = _Collecting(rounds, call(["a", "b", "c"], goal=2))
+    collecting = Collecting(rounds, call(["a", "b", "c"], goal=2))
     rounds.task_for("b")
     submit(rounds, "a", arrays_of("a"))
     status = rounds.status()
@@ -368,7 +334,7 @@ def test_status_says_who_is_missing_since_when_and_when_the_round_closes(rounds)
 
 def test_many_threads_count_each_client_once(rounds):
     cohort = [f"client-{n}" for n in range(24)]
-    collecting = _Collecting(rounds, call(cohort))
+    collecting = Collecting(rounds, call(cohort))
     codes = []
 
     def send_twice(client):
@@ -380,7 +346,7 @@ def test_many_threads_count_each_client_once(rounds):
     for thread in threads:
         thread.join()
     assert sorted(codes) == [pb.ACCEPTED] * 24 + [pb.DUPLICATE] * 24
-    assert _equal(collecting.done().total(), sum_of(cohort))
+    assert equal(collecting.done().total(), sum_of(cohort))
 
 
 @pytest.mark.parametrize(
