@@ -7,7 +7,7 @@ a day's grace.
 """
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from aggregator.admission import (
+    GRACE,
+    check_keys_are_free,
+    revoked_keys,
+    still_admitted,
+    superseded,
+)
 from aggregator.leaves import (
     Issuer,
     authority_certificate,
@@ -50,7 +57,6 @@ from fedtrain.wire.identity import (
 )
 from fedtrain.wire.plan import Plan
 
-GRACE = datetime.timedelta(days=1)
 _MOST_IN_GRACE = 16
 _AUTHORITY_FILE = "authority.pem"
 _SERVER_FILE = "server.pem"
@@ -176,11 +182,11 @@ class Authority:
         issued = [one for one in partner.certificates if one.serial == serial]
         if not issued:
             raise IdentityError(f"This certificate of {client_id!r} is not in use.")
-        superseded = issued[0].superseded
-        if superseded is not None and now > superseded + GRACE:
+        since = issued[0].superseded
+        if since is not None and now > since + GRACE:
             raise IdentityError(
                 f"This certificate of {client_id!r} was superseded at "
-                f"{superseded:%Y-%m-%d %H:%M} UTC; use the new one."
+                f"{since:%Y-%m-%d %H:%M} UTC; use the new one."
             )
         return partner
 
@@ -202,18 +208,20 @@ class Authority:
             )
         key = requested_key(request.certificate_request, client_id=request.client_id)
 
-        def admitted(found: Partner | None) -> Partner:
-            _check_name_is_free(found, request)
+        def admitted(partners: Mapping[str, Partner]) -> Partner:
+            check_keys_are_free(partners, request)
+            found = partners.get(request.client_id)
             now = _now()
             issued = self._issued(key, request.client_id, now)
             old = found.certificates if found and found.state == "admitted" else ()
             return Partner(
                 client_id=request.client_id,
                 identity_key=request.identity_key,
-                certificates=(*_superseded(old, now), issued),
+                certificates=(*superseded(old, now), issued),
                 admitted=now,
                 software=request.software,
                 demo=demo,
+                revoked_keys=revoked_keys(found) if found else (),
             )
 
         self._partners.change(request.client_id, admitted)
@@ -251,12 +259,12 @@ class Authority:
         """
         key = requested_key(certificate_request, client_id=client_id)
 
-        def renewed(found: Partner | None) -> Partner:
-            partner = _still_admitted(client_id, found)
+        def renewed(partners: Mapping[str, Partner]) -> Partner:
+            partner = still_admitted(client_id, partners.get(client_id))
             if certificate_in(partner.current.pem).public_key() == key:
                 return partner
             now = _now()
-            old = _superseded(partner.certificates, now)
+            old = superseded(partner.certificates, now)
             if len(old) >= _MOST_IN_GRACE:
                 raise IdentityError(
                     f"{client_id!r} has renewed {len(old)} times within a day; its "
@@ -273,8 +281,8 @@ class Authority:
         It can be admitted again with new keys.
         """
 
-        def revoked(found: Partner | None) -> Partner:
-            partner = _still_admitted(client_id, found)
+        def revoked(partners: Mapping[str, Partner]) -> Partner:
+            partner = still_admitted(client_id, partners.get(client_id))
             return partner.model_copy(update={"state": "revoked", "revoked": _now()})
 
         return self._partners.change(client_id, revoked)
@@ -315,7 +323,7 @@ class Authority:
         return path
 
     def _admitted(self, client_id: str) -> Partner:
-        return _still_admitted(client_id, self._partners.find(client_id))
+        return still_admitted(client_id, self._partners.find(client_id))
 
     def _roster(self) -> dict[str, str]:
         return {
@@ -342,43 +350,6 @@ class Authority:
 
     def _operator_key(self) -> Ed25519PrivateKey:
         return identity_key_in(self._home / _OPERATOR_FILE)
-
-
-def _check_name_is_free(found: Partner | None, request: EnrolmentRequest) -> None:
-    if found is None:
-        return
-    is_same = found.identity_key == request.identity_key
-    if found.state == "revoked" and is_same:
-        raise IdentityError(
-            f"The keys of {request.client_id!r} were revoked. The partner makes new "
-            "ones in another home folder, and asks with those."
-        )
-    if found.state == "admitted" and not is_same:
-        raise IdentityError(
-            f"{request.client_id!r} is admitted with other keys ({found.fingerprint}). "
-            "If the partner lost them, run `fedtrain-aggregator partners revoke "
-            f"{request.client_id}` first."
-        )
-
-
-def _still_admitted(client_id: str, found: Partner | None) -> Partner:
-    if found is None:
-        raise IdentityError(f"{client_id!r} is not a partner of this federation.")
-    if found.state == "revoked":
-        raise IdentityError(f"{client_id!r} was revoked by the operator.")
-    return found
-
-
-def _superseded(
-    certificates: Sequence[IssuedCertificate], now: datetime.datetime
-) -> tuple[IssuedCertificate, ...]:
-    marked = [
-        one if one.superseded else one.model_copy(update={"superseded": now})
-        for one in certificates
-    ]
-    return tuple(
-        one for one in marked if one.superseded and one.superseded + GRACE > now
-    )
 
 
 def _hosts(certificate: x509.Certificate) -> list[str]:

@@ -8,7 +8,7 @@ already knows. A register that cannot be read admits nobody.
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +52,7 @@ class Partner(BaseModel):
       state: A revoked partner's calls are refused, whatever certificate it shows.
       admitted: Since when.
       revoked: Since when; None unless revoked.
+      revoked_keys: Identity keys that this name had before, and may not have again.
       software: What it ran when it asked.
       demo: Whether the operator made its keys.
     """
@@ -64,6 +65,7 @@ class Partner(BaseModel):
     state: Literal["admitted", "revoked"] = "admitted"
     admitted: AwareDatetime
     revoked: AwareDatetime | None = None
+    revoked_keys: tuple[KeyText, ...] = ()
     software: str
     demo: bool = False
 
@@ -113,16 +115,16 @@ class PartnerRegister:
         return self._current().get(client_id)
 
     def change(
-        self, client_id: str, changed: Callable[[Partner | None], Partner]
+        self, client_id: str, changed: Callable[[Mapping[str, Partner]], Partner]
     ) -> Partner:
-        """Replaces one partner by what ``changed`` makes of it, alone among processes.
+        """Replaces one partner by what ``changed`` makes of all, alone among processes.
 
         Returns:
           The new one, once it is on the disk.
         """
         with FileLock(self._path.with_suffix(".lock"), mode=0o600):
             partners = dict(self._read())
-            partner = changed(partners.get(client_id))
+            partner = changed(partners)
             partners[client_id] = partner
             self._write(partners)
         return partner

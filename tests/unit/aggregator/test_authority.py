@@ -193,6 +193,16 @@ def test_a_revoked_partner_comes_back_with_new_keys_only(
     assert authority.checked("bank-a", new).identity_key == again.identity_key
     with pytest.raises(IdentityError, match="not in use"):
         authority.checked("bank-a", pem)
+    authority.revoke("bank-a")
+    for revoked in (request_, again):
+        with pytest.raises(IdentityError, match="were revoked"):
+            authority.admit(revoked, terms)
+
+
+def test_two_names_do_not_share_keys(authority, pem, terms, tmp_path):
+    request = EnrolmentRequest.of("bank-b", new_keys(tmp_path / "bank-a"))
+    with pytest.raises(IdentityError, match="'bank-b' asks with the keys of 'bank-a'"):
+        authority.admit(request, terms)
 
 
 def test_a_name_is_not_given_to_other_keys(authority, pem, terms, tmp_path):
