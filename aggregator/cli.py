@@ -1,12 +1,14 @@
 """The ``fedtrain-aggregator`` command: what an operator does."""
 
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from aggregator.home import DEFAULT, Federation, federation_in, found
 from fedtrain.cli.output import Format, show_json, show_table, show_text
@@ -116,6 +118,53 @@ def admit(
     show_text(f"Admitted {asked.client_id}. Send it {path}; there is no secret in it.")
 
 
+@app.command()
+def serve(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+    """Run the rounds with the partners, to the end or until you stop it."""
+    from aggregator.serve import serve as serve_federation  # noqa: PLC0415
+
+    federation = federation_in(home)
+    summary = serve_federation(federation, console=Console(stderr=True))
+    if format is Format.json:
+        show_json(summary)
+        return
+    show_text(f"Run folder    {summary['run']}", style="bold")
+
+
+@app.command()
+def demo(
+    *,
+    folder: Annotated[
+        Path | None, typer.Option(help="New; a temporary one by default.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Of training.")] = 5,
+    epsilon: Annotated[float, typer.Option(min=0.01, help="Of the plan.")] = 8.0,
+    format: AsFormat = Format.text,
+) -> None:
+    """A whole federation on this machine: three partners, mutual TLS, real rounds."""
+    from aggregator.demo import demo as run_demo  # noqa: PLC0415
+
+    where = folder or Path(tempfile.mkdtemp(prefix="fedtrain-demo-")) / "demo"
+    facts = run_demo(where.resolve(), num_rounds=rounds, epsilon=epsilon)
+    if format is Format.json:
+        show_json(facts)
+        return
+    show_text(f"Done in {facts['seconds']} s. Everything is in {facts['folder']}.")
+
+
+@app.command()
+def status(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+    """Say who is missing, since when, and when the round closes."""
+    from aggregator.standing import standing  # noqa: PLC0415
+
+    found_status = standing(federation_in(home))
+    if format is Format.json:
+        show_json(found_status)
+        return
+    show_text(f"{found_status['run_id']}: {found_status['text']}")
+    show_rounds(found_status)
+
+
 @partners.command("list")
 def list_partners(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     """Show the partners, their keys and when their certificates end."""
@@ -161,6 +210,24 @@ def rotate(*, home: Home = DEFAULT) -> None:
     """Give the server a new certificate; a running one takes it up by itself."""
     federation_in(home).authority().rotate_server()
     show_text("The server has a new certificate.")
+
+
+def show_rounds(found_status: Mapping[str, Any]) -> None:
+    """One line for each round that is remembered."""
+    rows = [
+        {
+            "round": one["round_number"],
+            "stage": one["stage"],
+            "in": ", ".join(one["accepted"]),
+            "missing": ", ".join(m["client"] for m in one["missing"]),
+            "lost": ", ".join(f"{c} ({why})" for c, why in one["lost"].items()),
+        }
+        for one in found_status["rounds"]
+    ]
+    if rows:
+        show_table(rows, title="Rounds")
+    if found_status["round"] is not None:
+        show_text(f"The open round closes {found_status['round']['closes']}.")
 
 
 def _day(moment: datetime) -> str:

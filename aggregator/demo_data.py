@@ -11,6 +11,7 @@ from fedtrain.core.files import write_atomically
 from fedtrain.data import sets
 from fedtrain.data.examples import Examples
 from fedtrain.data.partition import iid
+from fedtrain.data.schema import Range, Schema
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.sets.files import VARIABLE
 from fedtrain.data.sets.split import DataSplit
@@ -66,9 +67,7 @@ def write_demo_data(folder: Path) -> DemoData:
     columns = [f"x{i}" for i in range(split.feature_shape[0])]
     test = _frame(split.test, columns)
     test.to_csv(folder / "test.csv", index=False)
-    infer_schema(table_of(test), label=LABEL).with_source("public").save(
-        folder / "schema.json"
-    )
+    _schema(test).save(folder / "schema.json")
     files = {}
     for position, partner in enumerate(PARTNERS):
         files[partner] = folder / f"{partner}.csv"
@@ -86,8 +85,16 @@ def _chosen() -> tuple[DataSplit, str, Settings]:
     return split, "breast cancer rows (scikit-learn), dealt to three clinics", _CANCER
 
 
+def _schema(test: Any) -> Schema:
+    """Read off the public test rows, but for the ranges: those are declared."""
+    read_off = infer_schema(table_of(test), label=LABEL).with_source("public")
+    bounds = Range(minimum=-_CLIP, maximum=_CLIP, source="declared")
+    features = [one.model_copy(update={"range": bounds}) for one in read_off.features]
+    return read_off.model_copy(update={"features": tuple(features)})
+
+
 def _frame(examples: Examples, columns: list[str]) -> Any:
-    rows = np.clip(examples.features, -_CLIP, _CLIP).round(6)
+    rows = np.clip(examples.features.astype(np.float64), -_CLIP, _CLIP).round(6)
     frame = pd.DataFrame(rows, columns=columns)
     frame[LABEL] = examples.labels
     return frame

@@ -95,3 +95,11 @@ def federation_in(path: Path) -> Federation:
             "federation.toml` first, or name its folder with --home."
         ) from None
     return Federation(path, Path(content["project"]), content["operator"])
+
+
+def current_run(federation: Federation) -> str | None:
+    """The id of the run that was begun; None before the first."""
+    path = federation.path / "run.json"
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text("utf-8"))["run_id"])

@@ -10,7 +10,6 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy import accounting
 from fedtrain.project.build import Project
-from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import crossing_of, leaves, specs
 from fedtrain.project.deployed import service_of
 from fedtrain.wire.plan import Plan, PlanPrivacy
@@ -35,7 +34,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
     crossing = crossing_of(project.round_, project.starting_weights())
     goal = service.report_goal or len(service.clients)
     task: Any = {
-        "sections": _sections(config),
+        "sections": _sections(project),
         "schema": schema.as_dict() if schema else {},
         "model_sha256": _model_sha256(project),
     }
@@ -56,10 +55,15 @@ def plan_for(project: Project, *, operator: str) -> Plan:
     )
 
 
-def _sections(config: ProjectConfig) -> dict[str, Any]:
+def _sections(project: Project) -> dict[str, Any]:
     """What defines the round, and nothing of the operator's own machine."""
+    config, plan = project.config, project.plan
     full = json.loads(config.model_dump_json(exclude_none=True))
     sections = {name: full[name] for name in _SECTIONS if name in full}
+    if plan is not None:
+        # Solved once, here: a partner adds the very noise that it approves.
+        sections["privacy"].pop("target_epsilon", None)
+        sections["privacy"]["noise_multiplier"] = plan.noise_multiplier
     sections["service"] = {key: full["service"][key] for key in _SHARED}
     if config.model.path is not None:
         sections["model"]["path"] = Path(config.model.path).name

@@ -1,5 +1,6 @@
 """What of a round crosses the wire: the leaves of two nests, in a fixed order."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,3 +45,11 @@ def leaves(nest: Any) -> list[Array]:
 def packed(arrays: Sequence[Array], *, like: Any) -> Any:
     """``arrays``, as ``leaves`` gave them, in the structure of ``like``."""
     return tf.nest.pack_sequence_as(like, [tf.constant(array) for array in arrays])
+
+
+def nest_sha256(nest: Any) -> str:
+    """SHA-256 of all leaves of ``nest``, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in leaves(nest):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()

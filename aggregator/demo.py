@@ -1,0 +1,202 @@
+"""``fedtrain-aggregator demo``: a whole federation on one machine, over mutual TLS."""
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aggregator.demo_data import PARTNERS, DemoData, write_demo_data
+from fedtrain.cli.output import note
+from fedtrain.core.errors import FedtrainError
+from fedtrain.core.files import write_atomically
+
+_PROGRAMS = {"fedtrain-aggregator": "aggregator.cli", "fedtrain-client": "clients.cli"}
+_CHILD = (
+    "from fedtrain.cli.worker_process import end_with; end_with({parent}); "
+    "from {module} import main; main()"
+)
+_GRACE_S = 20.0
+_PROJECT = """\
+# Written by `fedtrain-aggregator demo`: {data}.
+name = "demo"
+seed = 0
+
+[data]
+path = "partners"            # each partner's own rows, which only it has
+schema_path = "schema.json"  # what all of them look like
+test_path = "test.csv"       # public rows that the operator scores models on
+test_sensitivity = "public"
+sensitivity = "private"
+
+[model]
+name = "dense_classifier"
+hidden = [32]
+
+[rounds]
+num_rounds = {num_rounds}
+
+[client]
+learning_rate = {learning_rate}
+sampling_rate = {sampling_rate}
+local_steps = {local_steps}
+expected_batch_size = {expected_batch_size}
+
+[privacy]
+unit = "example"
+trust = "local"              # every partner adds the whole noise itself
+neighboring_relation = "add_or_remove_one"
+delta = {delta}
+sampling = "poisson"
+clipping_norm = 2.0
+target_epsilon = {epsilon}
+
+[service]
+clients = {clients}
+rows_per_client = {rows_per_client}
+address = "127.0.0.1:{port}"
+page = "127.0.0.1:{page_port}"
+deadline_s = 60.0
+"""
+
+
+class DemoFailedError(FedtrainError):
+    """A step of the demo did not end as it should."""
+
+
+def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str, Any]:
+    """Enrols three partners, runs their rounds, and shows what left each of them.
+
+    Args:
+      folder: New; keeps everything: keys, journal, logs, the run.
+      num_rounds: Of training.
+      epsilon: Of the plan.
+
+    Returns:
+      Where things are, and how long it took.
+
+    Raises:
+      DemoFailedError: If a step fails; it is named, with its last words.
+    """
+    began = time.monotonic()
+    folder.mkdir(parents=True)
+    data = write_demo_data(folder)
+    _write_project(folder, data, num_rounds=num_rounds, epsilon=epsilon)
+    note(f"Data: {data.name}. Everything is in {folder}.\n")
+    shell = _Shell(folder)
+    shell.run("fedtrain-aggregator", "init", "federation.toml", "--operator", "demo")
+    for partner in PARTNERS:
+        shell.run("fedtrain-client", "request", partner)
+        shell.run("fedtrain-aggregator", "admit", f"{partner}.request", "--yes")
+        shell.run("fedtrain-client", "approve", f"{partner}.invitation")
+    shell.run("fedtrain-client", "review", f"{PARTNERS[0]}.invitation")
+    with contextlib.ExitStack() as stack:
+        for partner in PARTNERS:
+            arguments = ("join", f"{partner}.invitation", "--data", f"{partner}.csv")
+            stack.enter_context(shell.background(partner, *arguments))
+        shell.run("fedtrain-aggregator", "serve")
+        shell.wait_for_partners()
+    for partner in PARTNERS:
+        shell.run("fedtrain-client", "audit", "verify", partner)
+    shell.run("fedtrain-aggregator", "status")
+    return {"folder": str(folder), "seconds": round(time.monotonic() - began, 1)}
+
+
+class _Shell:
+    """Runs the two programs as an operator and three partners would."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Ledgers and homes of the demo are the demo's own.
+        self._environment = {**os.environ, "FEDTRAIN_STATE_DIR": str(folder / "state")}
+        self._partners: dict[str, subprocess.Popen[bytes]] = {}
+
+    def run(self, *command: str) -> None:
+        """One command, shown and waited for."""
+        note(f"$ {shlex.join(command)}", style="bold")
+        with self._started(command, None) as process:
+            code = process.wait()
+        if code:
+            raise DemoFailedError(
+                f"`{shlex.join(command)}` ended with exit code {code}. What the "
+                f"partners printed is in {self._folder}/*.log."
+            )
+        note("")
+
+    @contextlib.contextmanager
+    def background(self, partner: str, *arguments: str) -> Iterator[None]:
+        """A partner's program beside the others; its words go into a log."""
+        command = ("fedtrain-client", *arguments)
+        note(f"$ {shlex.join(command)} > {partner}.log &", style="bold")
+        with (
+            (self._folder / f"{partner}.log").open("wb") as log,
+            self._started(command, log) as process,
+        ):
+            self._partners[partner] = process
+            yield
+
+    def wait_for_partners(self) -> None:
+        """Until every partner has heard that the run is finished."""
+        for partner, process in self._partners.items():
+            try:
+                code = process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                code = -1
+            if code:
+                raise DemoFailedError(
+                    f"{partner} did not end well (exit code {code}); see "
+                    f"{self._folder / partner}.log."
+                )
+
+    @contextlib.contextmanager
+    def _started(
+        self, command: Sequence[str], log: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        child = _CHILD.format(parent=os.getpid(), module=_PROGRAMS[command[0]])
+        process = subprocess.Popen(
+            [sys.executable, "-c", child, *command[1:]],
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _write_project(
+    folder: Path, data: DemoData, *, num_rounds: int, epsilon: float
+) -> None:
+    port, page_port = _free_ports(2)
+    text = _PROJECT.format(
+        data=data.name,
+        num_rounds=num_rounds,
+        epsilon=epsilon,
+        clients=list(PARTNERS),
+        port=port,
+        page_port=page_port,
+        **data.settings._asdict(),
+    ).replace("'", '"')
+    write_atomically(folder / "federation.toml", text)
+
+
+def _free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        doors = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(number)
+        ]
+        return [int(door.getsockname()[1]) for door in doors]

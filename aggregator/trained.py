@@ -1,0 +1,89 @@
+"""The training thread of a served run: the same loop as a simulation's."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+
+from aggregator.grpc_runtime import GrpcRuntime
+from aggregator.home import Federation
+from aggregator.planning import plan_for
+from aggregator.rounds import Rounds
+from fedtrain.core.errors import ConfigError
+from fedtrain.project.build import Project
+from fedtrain.project.crossing import nest_sha256
+from fedtrain.project.deployed import deployed
+from fedtrain.project.run import run, start_run
+from fedtrain.project.run_folder import RunFolder
+from fedtrain.rounds.checkpoint import CheckpointStore
+
+
+@dataclass(frozen=True)
+class ServedRun:
+    """A run that is ready to be served.
+
+    Attributes:
+      project: With a declared population.
+      folder: Of the run; its name is the run's id.
+    """
+
+    project: Project
+    folder: RunFolder
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in journal, ledgers and requests."""
+        return self.folder.path.name
+
+
+def prepared(federation: Federation, run_id: str | None) -> ServedRun:
+    """The run ``run_id`` of ``federation``, or a new one.
+
+    Raises:
+      ConfigError: If the project file no longer gives the plan that was approved.
+    """
+    config = federation.config()
+    tracking = config.tracking.model_copy(
+        update={"runs_dir": str(federation.runs.resolve()), "checkpoint_every": 1}
+    )
+    project = deployed(
+        config.model_copy(update={"tracking": tracking}),
+        folder=federation.project.parent,
+    )
+    _check_plan(federation, project)
+    if run_id is None:
+        return ServedRun(project, start_run(project))
+    return ServedRun(project, RunFolder(federation.runs / run_id))
+
+
+def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str, Any]:
+    """Runs all rounds that are still to do; tells partners how it ended.
+
+    Returns:
+      The summary, as a simulation's.
+    """
+    config = served.project.config
+    service = config.service
+    if service is None:
+        raise ConfigError("A served run needs [service].")
+    runtime = GrpcRuntime(rounds, run_id=served.run_id, service=service)
+    project = replace(served.project, runtime=runtime)
+    summary = run(project, served.folder, console=console)
+    newest = CheckpointStore(served.folder.checkpoints).latest(
+        project.round_.init(project.starting_weights())
+    )
+    if newest is not None:
+        rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
+    rounds.finish("finished", f"all {config.rounds.num_rounds} rounds are done")
+    return summary
+
+
+def _check_plan(federation: Federation, project: Project) -> None:
+    approved = federation.plan()
+    made = plan_for(project, operator=federation.operator)
+    if made.sha256 != approved.sha256:
+        raise ConfigError(
+            f"{federation.project} now gives the plan {made.sha256[:16]}, but partners "
+            f"were asked to approve {approved.sha256[:16]}. Undo the change, or make a "
+            "new federation with `fedtrain-aggregator init --home`."
+        )
