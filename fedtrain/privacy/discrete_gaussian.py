@@ -45,7 +45,7 @@ def discrete_gaussian(num: int, *, variance: Fraction, source: WordSource) -> In
 
 
 def _checked(variance: Fraction) -> Fraction:
-    if isinstance(variance, bool) or not isinstance(variance, Fraction | int):
+    if type(variance) not in (int, Fraction):
         raise ConfigError(
             f"variance must be a Fraction or a whole number, got {variance!r}. A float "
             "z is the fraction Fraction(z) exactly."

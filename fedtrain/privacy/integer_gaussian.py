@@ -166,8 +166,8 @@ class IntegerGaussian:
 
     def _clipped(self, update: Reals) -> npt.NDArray[np.float64]:
         """In grid units; rounding errors of floats are caught by the integer check."""
-        largest = np.max(np.abs(update), initial=0.0)
-        if not np.isfinite(largest) or largest == 0.0:
+        largest = float(np.max(np.abs(update), initial=0.0))
+        if not math.isfinite(largest) or largest == 0.0:
             return np.zeros(self.num_weights)
         shape = update / largest
         length = math.sqrt(float(np.sum(np.square(shape))))

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -75,7 +77,7 @@ def test_an_update_that_is_not_finite_counts_as_zero(bad):
 
 
 def test_a_huge_update_is_clipped_to_its_direction():
-    update = np.full(NUM, 1e300)
+    update = np.full(NUM, 1.7e308)
     decoded = MECHANISM.decode(MECHANISM.encode(update, stream("round")))
     np.testing.assert_allclose(decoded, 0.7 / math.sqrt(NUM), atol=MECHANISM.grid)
 
@@ -145,3 +147,11 @@ def test_too_fine_a_grid_is_refused():
             num_weights=1,
             grid_bits=31,
         )
+
+
+def test_an_aggregator_needs_no_tensorflow_for_it():
+    code = (
+        "import sys, fedtrain.privacy.integer_gaussian, fedtrain.privacy.noise_key; "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
