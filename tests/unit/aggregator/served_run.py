@@ -86,7 +86,11 @@ class Client:
         pem = federation.authority.authority_pem
         credentials = channel_credentials(federation.pairs[name], authority_pem=pem)
         options = channel_options(server_name="localhost")
-        options.append(("grpc.use_local_subchannel_pool", 1))
+        options += [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
+        ]
         self.channel = grpc.secure_channel(
             f"localhost:{port}", credentials, options=options
         )
