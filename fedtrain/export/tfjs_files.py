@@ -5,6 +5,7 @@ kernels. Nothing in them is changed, and nothing else is fetched.
 """
 
 import base64
+import functools
 import hashlib
 import io
 import os
@@ -80,20 +81,15 @@ def write_tfjs(folder: Path) -> None:
     Raises:
       ConfigError: If a tarball cannot be had, or is not the one that was published.
     """
+    contents = _contents(tarball_folder())
     folder.mkdir(parents=True)
-    for package in PACKAGES:
-        with tarfile.open(fileobj=io.BytesIO(_tarball(package)), mode="r:gz") as tar:
-            for name in package.files:
-                member = tar.extractfile(f"package/dist/{name}")
-                if member is None:
-                    raise ConfigError(f"{package.tarball} has no file {name}.")
-                write_atomically(folder / name, member.read())
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
 
 
 def check_tfjs() -> None:
     """Raises ConfigError unless every tarball is there and is the published one."""
-    for package in PACKAGES:
-        _tarball(package)
+    _contents(tarball_folder())
 
 
 def tarball_folder() -> Path:
@@ -104,8 +100,20 @@ def tarball_folder() -> Path:
     return Path(given) if given else Path(own) / "tfjs"
 
 
-def _tarball(package: Package) -> bytes:
-    path = tarball_folder() / package.tarball
+@functools.lru_cache(maxsize=1)
+def _contents(folder: Path) -> dict[str, bytes]:
+    """The files that are used, by name: kept, as unpacking takes a second."""
+    contents: dict[str, bytes] = {}
+    for package in PACKAGES:
+        content = io.BytesIO(_tarball(package, folder / package.tarball))
+        with tarfile.open(fileobj=content, mode="r:gz") as tar:
+            for name in package.files:
+                member = tar.extractfile(f"package/dist/{name}")
+                contents[name] = member.read() if member else b""
+    return contents
+
+
+def _tarball(package: Package, path: Path) -> bytes:
     if path.is_file():
         return _checked(package, path.read_bytes(), where=str(path))
     content = _checked(package, _downloaded(package, path), where=package.url)

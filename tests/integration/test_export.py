@@ -155,6 +155,18 @@ def test_unknown_target_is_refused_by_name(exported: Exported, capsys: Any) -> N
     assert "server, edge, web" in capsys.readouterr().err
 
 
+def test_changed_tfjs_is_refused_before_any_work(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "tfjs-core-4.22.0.tgz").write_bytes(b"not what was published")
+    monkeypatch.setenv("FEDTRAIN_TFJS_DIR", str(tmp_path))
+    into = tmp_path / "export"
+    arguments = ["export", str(exported.run), "--to", "web", "--into", str(into)]
+    assert run_command(arguments) == 2
+    assert "tfjs-core-4.22.0.tgz" in capsys.readouterr().err
+    assert not into.exists()
+
+
 def test_raw_columns_give_what_the_encoded_rows_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@ import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,11 +16,11 @@ from fedtrain.export.tfjs_files import (
 )
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_changed_tarball_is_refused_and_nothing_of_it_is_written(
-    package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check_tfjs()
+    package = PACKAGES[-1]
     copy = shutil.copytree(tarball_folder(), tmp_path / "tarballs")
     content = bytearray((copy / package.tarball).read_bytes())
     content[len(content) // 2] ^= 1
@@ -31,8 +30,7 @@ def test_changed_tarball_is_refused_and_nothing_of_it_is_written(
         check_tfjs()
     with pytest.raises(ConfigError, match="nothing of it was used"):
         write_tfjs(tmp_path / "tfjs")
-    written = {path.name for path in (tmp_path / "tfjs").iterdir()}
-    assert written.isdisjoint(package.files)
+    assert not (tmp_path / "tfjs").exists()
 
 
 def test_changed_download_is_refused_and_not_kept(

@@ -135,7 +135,7 @@ function show(values, milliseconds) {
     RESULT.append(element("p", { className: "hint" }, wanted));
     return;
   }
-  const named = FACTS.output === "probabilities" ? shares(values) : null;
+  const named = FACTS.output === "probabilities" ? shares(values) : nextShares(values);
   RESULT.append(...(named ? bars(named) : plain(values)));
   RESULT.append(element("p", { className: "hint" }, `${milliseconds.toFixed(1)} ms in this browser`));
 }
@@ -144,6 +144,15 @@ function show(values, milliseconds) {
 function shares(values) {
   const all = values.length === 1 ? [1 - values[0], values[0]] : values;
   return all.map((share, i) => ({ name: FACTS.labels[i] ?? String(i), share }));
+}
+
+/** The shares of what comes after the last place of a sequence; null for a number. */
+function nextShares(values) {
+  if (!FACTS.labels.length) return null;
+  const last = values.slice(-FACTS.labels.length);
+  const exponentials = last.map((value) => Math.exp(value - Math.max(...last)));
+  const total = exponentials.reduce((a, b) => a + b, 0);
+  return shares(exponentials.map((value) => value / total));
 }
 
 function bars(named) {
