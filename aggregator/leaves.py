@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -9,12 +10,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedtrain.core.errors import IdentityError
 from fedtrain.wire.certificates import client_uri, server_uri
 
 LEAF_DAYS = 90
 _AUTHORITY_DAYS = 3650
 # Clocks of institutions differ by minutes; a leaf of today is valid on all of them.
 _SKEW = datetime.timedelta(minutes=10)
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
@@ -132,4 +135,10 @@ def _host(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
-        return x509.DNSName(host)
+        pass
+    if not _HOST.fullmatch(host):
+        raise IdentityError(
+            f"hosts must be names or addresses without a port, got {host!r}; write "
+            "a name with other letters in its ASCII form (xn--...)."
+        )
+    return x509.DNSName(host)

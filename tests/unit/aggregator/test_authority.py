@@ -95,6 +95,13 @@ def test_a_second_init_and_a_missing_authority_say_the_way_out(operator, authori
         Authority(operator / "elsewhere")
 
 
+@pytest.mark.parametrize("host", ["localhost:8470", "münchen", "a b", "", "a..b"])
+def test_what_is_no_host_is_refused_before_anything_is_written(tmp_path, host):
+    with pytest.raises(IdentityError, match="hosts must be"):
+        init(tmp_path / "new", name="credit", hosts=["localhost", host])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_an_interrupted_init_can_be_done_again(operator, authority):
     (operator / "authority.pem").unlink()
     assert init(operator, name="credit", hosts=["localhost"]).partners() == ()
