@@ -35,6 +35,13 @@ def export(  # noqa: PLR0913 - one argument for each option of the command line
             "--accept-no-privacy", help="Release a model trained without privacy."
         ),
     ] = None,
+    accept_raw_calibration: Annotated[
+        bool | None,
+        typer.Option(
+            "--accept-raw-calibration",
+            help="Allow calibration on raw private rows; voids the guarantee.",
+        ),
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print the result.")] = (
         Format.text
     ),
@@ -49,6 +56,7 @@ def export(  # noqa: PLR0913 - one argument for each option of the command line
         public_rows=None if data is None else str(data),
         max_accuracy_drop=max_accuracy_drop,
         accept_no_privacy=accept_no_privacy,
+        accept_raw_calibration=accept_raw_calibration,
     )
     values = released.record.model_dump(mode="json")
     if format is Format.json:
@@ -56,10 +64,8 @@ def export(  # noqa: PLR0913 - one argument for each option of the command line
         return
     show_variants(values)
     show_text(f"\n{values['privacy_statement']}")
-    show_text(
-        f"Release status  {values['release_status']}; the export itself spent: "
-        f"{values['privacy_spent'].split(':')[0].lower()}"
-    )
+    show_text(f"Release status  {values['release_status']}")
+    show_text(f"Spent by the export  {values['privacy_spent']}")
     show_text(f"\nRelease folder  {released.folder}", style="bold")
 
 
@@ -77,8 +83,8 @@ def _line(variant: Mapping[str, Any]) -> dict[str, str]:
         "variant": f"{variant['target']} {variant['name']}",
         "KB": f"{variant['size_bytes'] / 1000:.1f}",
         "KB gzip": f"{variant['gzip_bytes'] / 1000:.1f}",
-        "accuracy": f"{100 * variant['scores']['accuracy']:.2f} %",
-        "drop": f"{max(variant['drop_points'].values()):.2f}",
+        **_score(variant["scores"]),
+        "drop": _drop(variant),
         "worst slice": "" if worst is None else _slice(worst),
         "difference": f"{variant['max_output_difference']:.1e}",
         "1 row p50/p99 us": _microseconds(variant["latency_1"]),
@@ -86,6 +92,24 @@ def _line(variant: Mapping[str, Any]) -> dict[str, str]:
         "MB": f"{(variant['peak_memory_bytes'] or 0) / 1e6:.0f}",
         "": variant["refusal"] or ("recommended" if variant["recommended"] else "ok"),
     }
+
+
+def _score(scores: Mapping[str, float]) -> dict[str, str]:
+    name = next(iter(scores), "accuracy")
+    if name not in scores:
+        return {name: ""}
+    is_share = name == "accuracy"
+    text = f"{100 * scores[name]:.2f} %" if is_share else f"{scores[name]:.4g}"
+    return {name.replace("_", " "): text}
+
+
+def _drop(variant: Mapping[str, Any]) -> str:
+    drops, noise = variant["drop_points"], variant.get("drop_noise_points", {})
+    if not drops:
+        return ""
+    worst = max(drops, key=lambda name: float(drops[name]))
+    spread = f" ± {noise[worst]:.2f}" if worst in noise else ""
+    return f"{float(drops[worst]):.2f}{spread}"
 
 
 def _slice(worst: Mapping[str, Any]) -> str:

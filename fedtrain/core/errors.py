@@ -18,6 +18,7 @@ EXIT_CODES = {
     14: "too few clients answered; the run can be resumed",
     15: "the partner's policy does not allow the plan; nothing left",
     16: "the aggregator has stopped the run, or does not know this client's plan",
+    17: "a release is intact, but raw private rows calibrated it: its promise is void",
     130: "interrupted; the run can be resumed",
 }
 

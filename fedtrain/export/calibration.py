@@ -1,21 +1,23 @@
-"""Rows that activation ranges are measured on, without touching private rows.
+"""Where ranges of activations come from, and what that costs in privacy.
 
-Public rows where there are any, else rows drawn from what the schema declares. Ranges
-of private rows would be a release; none is made here.
+Public rows where there are any, else rows drawn from what the schema declares: both
+cost nothing. Ranges of private rows are a release: measured by a query that is noised
+and charged, or, when asked for by name, raw, and then no guarantee is left.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedtrain.core import seeds
-from fedtrain.data.examples import Array, map_arrays
-from fedtrain.data.schema import Column, Schema
-from fedtrain.data.schema_encoding import encoded
-from fedtrain.data.tables import Table
-from fedtrain.export.source import Source
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import map_arrays
+from fedtrain.export.activation_ranges import Ranges, paid_ranges
+from fedtrain.export.source import ServedModel, Source
+from fedtrain.export.synthetic import NUM_ROWS, synthetic
 
-NUM_ROWS = 200
+RAW_ROWS = "RAW PRIVATE training rows, without noise"
 
 
 class Calibration(NamedTuple):
@@ -23,58 +25,83 @@ class Calibration(NamedTuple):
 
     Attributes:
       features: As the model takes them, [rows, ...] or a dict of such.
-      source: In words, for the record; every one of them spends no privacy.
+      source: In words, for the record.
+      ranges: Of activations by tensor, where these were paid for; ``features`` then
+        only show the converter which tensors there are.
     """
 
     features: Any
     source: str
+    ranges: Ranges | None = None
 
 
-def calibration_of(source: Source) -> Calibration | None:
-    """Public training rows, else synthetic ones; None where neither is there."""
+def calibration_of(source: Source, kind: str | None = None) -> Calibration | None:
+    """The ranges, or the rows to measure them on.
+
+    Args:
+      source: The model and its run.
+      kind: ``export.calibration``; None for the best that spends no privacy: public
+        training rows, else synthetic ones, else nothing (None).
+
+    Raises:
+      ConfigError: If what ``kind`` asks for is not there.
+    """
+    if kind is not None:
+        return _KINDS[kind](source)
     if source.calibration is not None:
-        return Calibration(_some(source.calibration), "public training rows")
-    if source.schema is not None:
-        return Calibration(synthetic(source.schema), "synthetic rows from the schema")
-    return None
+        return _public(source)
+    return None if source.schema is None else _synthetic(source)
 
 
-def synthetic(schema: Schema, num_rows: int = NUM_ROWS) -> Any:
-    """Features of the rows of ``synthetic_table``."""
-    plain = schema.model_copy(update={"client": None, "entity": None, "weight": None})
-    return encoded(plain, synthetic_table(schema, num_rows)).features
+def with_raw_calibration(source: Source) -> Source:
+    """``source`` as what it is once raw private rows may calibrate it."""
+    if source.calibration is not None:
+        return source
+    return replace(source, status="raw_calibration")
 
 
-def synthetic_table(schema: Schema, num_rows: int = NUM_ROWS) -> Table:
-    """Raw rows drawn column by column from what ``schema`` says, and nothing else."""
-    seed = seeds.derive(seeds.root(0), "calibration", schema.hash)
-    return {
-        column.name: _drawn(column, num_rows, seeds.derive(seed, column.name))
-        for column in schema.columns
-    }
+def _public(source: Source) -> Calibration:
+    if source.calibration is None:
+        raise ConfigError(
+            'export.calibration = "public", but the training rows are private. Use '
+            '"schema", or "private_query", which is paid for.'
+        )
+    return Calibration(_some(source.calibration), "public training rows")
 
 
-def _drawn(column: Column, num_rows: int, seed: seeds.Seed) -> Array:
-    random = seeds.generator(seed)
-    if column.kind == "category":
-        values = column.categories.values if column.categories else ("",)
-        return np.array(values, object)[random.integers(len(values), size=num_rows)]
-    shape = (num_rows, *column.shape)
-    low, high = _bounds(column)
-    drawn = random.uniform(low, high, size=shape)
-    if column.moments is not None:
-        drawn = random.normal(column.moments.mean, column.moments.stddev, size=shape)
-        drawn = np.clip(drawn, low, high)
-    return np.round(drawn) if column.whole else drawn
+def _synthetic(source: Source) -> Calibration:
+    if source.schema is None:
+        raise ConfigError(
+            f'export.calibration = "schema", but {source.name} has no schema.'
+        )
+    return Calibration(synthetic(source.schema), "synthetic rows from the schema")
 
 
-def _bounds(column: Column) -> tuple[float, float]:
-    if column.range is not None:
-        return column.range.minimum, column.range.maximum
-    if column.moments is not None:
-        spread = 4.0 * column.moments.stddev
-        return column.moments.mean - spread, column.moments.mean + spread
-    return 0.0, 1.0
+def _raw(source: Source) -> Calibration:
+    if source.calibration is not None:
+        return _public(source)
+    train = source.run.project().split.train
+    return Calibration(_some(train.examples.features), RAW_ROWS)
+
+
+def _paid(source: Source) -> Calibration:
+    if source.calibration is not None:
+        return _public(source)
+    if source.payment is None:
+        raise ConfigError("Ranges by a private query need export.calibration_epsilon.")
+    rows = _some(source.evaluation.features)
+    ranges = paid_ranges(
+        ServedModel(source), rows, source.run.project().split.train, source.payment
+    )
+    return Calibration(rows, "noised ranges of private rows, paid for", ranges)
+
+
+_KINDS: dict[str, Callable[[Source], Calibration]] = {
+    "public": _public,
+    "schema": _synthetic,
+    "private_query": _paid,
+    "raw_private": _raw,
+}
 
 
 def _some(features: Any) -> Any:

@@ -1,5 +1,6 @@
 """Which variant of each target is recommended, and whether a target has any."""
 
+import math
 from collections.abc import Sequence
 
 from fedtrain.core.errors import RefusedExportError
@@ -25,13 +26,17 @@ def _best(variants: Sequence[Variant], target: str) -> Variant:
     own = [variant for variant in variants if variant.target == target]
     accepted = [variant for variant in own if variant.refusal is None]
     if not accepted:
-        closest = min(own, key=lambda v: max(v.drop_points.values()))
+        closest = min(own, key=_drop)
         reasons = "; ".join(f"{v.name}: {v.refusal}" for v in own)
         raise RefusedExportError(
             f"The target {target!r} has no variant within the bounds ({reasons}). The "
-            f"closest is {closest.name}, with a drop of "
-            f"{max(closest.drop_points.values()):.2f} points: allow it with "
-            "--max-accuracy-drop (export.max_accuracy_drop) or export.max_slice_drop, "
-            "or add variants to export.edge_variants. Nothing was released."
+            f"closest is {closest.name}, with a drop of {_drop(closest):.2f} points: "
+            "allow it with --max-accuracy-drop (export.max_accuracy_drop), "
+            "export.max_slice_drop or export.max_error_increase, or add variants to "
+            "export.edge_variants. Nothing was released."
         )
     return min(accepted, key=lambda v: (v.gzip_bytes, v.latency_1.p50_s))
+
+
+def _drop(variant: Variant) -> float:
+    return max(variant.drop_points.values(), default=math.inf)

@@ -4,26 +4,22 @@ Dynamic-range int8 keeps weights as int8 and needs no data; full int8 computes i
 and int16x8 with activations of 16 bits: both need ranges of activations (see
 ``calibration``). Compressed variants have the weights that ``[compression]`` left:
 they are no faster, but much smaller once zipped. Inputs and outputs stay float32.
-A file carries its labels and the preparation of its inputs as a zip archive at its end,
-as TFLite metadata does, which any zip program opens.
+A file carries its labels and the preparation of its inputs (``edge_metadata``).
 """
 
-import io
-import json
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
-from fedtrain.data.schema_encoding import feature_names
+from fedtrain.export.activation_ranges import one_by_one, quantised
 from fedtrain.export.calibration import Calibration
+from fedtrain.export.edge_metadata import with_metadata
 from fedtrain.export.one_step import one_step_a_kernel
 from fedtrain.export.source import ServedModel, Source
 
@@ -62,13 +58,19 @@ def write_edge(
     function = served.features.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
     _SETTINGS[_plain(variant)](converter, source, calibration)
+    ranges = calibration.ranges if calibration and needs_ranges(variant) else None
+    if ranges is not None:
+        _check_paid_ranges(variant)
+        converter._experimental_calibrate_only = True
     try:
         content = converter.convert()
+        if ranges is not None:
+            content = quantised(content, ranges, per_channel=True)
         if variant in COMPRESSED and _shares_values(source):
             content = one_step_a_kernel(content)
     except Exception as error:  # the converter raises what its passes raise
         raise ConfigError(_unconverted(source, variant, error)) from error
-    write_atomically(path, content + _metadata(source, variant))
+    write_atomically(path, with_metadata(content, source, variant))
 
 
 def _float32(converter: Any, source: Source, calibration: Any) -> None:
@@ -97,7 +99,7 @@ def _with_ranges(
         )
     rows = calibration.features
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: _one_by_one(rows)
+    converter.representative_dataset = lambda: one_by_one(rows)
     converter.target_spec.supported_ops = [tf.lite.OpsSet[operations]]
 
 
@@ -132,42 +134,27 @@ def _compressed(source: Source) -> Source:
     return replace(source, weights=source.compressed)
 
 
-def _one_by_one(features: Any) -> Iterator[Any]:
-    if isinstance(features, dict):
-        for i in range(len(next(iter(features.values())))):
-            yield {name: array[i : i + 1] for name, array in features.items()}
-        return
-    for row in features:
-        yield [np.asarray(row)[np.newaxis]]
-
-
-def _metadata(source: Source, variant: str) -> bytes:
-    schema = source.schema
-    facts = {
-        "name": source.name,
-        "variant": variant,
-        "labels": list(source.label_names),
-        "feature_names": list(feature_names(schema)) if schema else None,
-        "schema": schema.as_dict() if schema else None,
-        "preparation": "the schema's" if schema else f"data set {source.name}'s own",
-        "release_status": source.status,
-    }
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(_entry("metadata.json"), json.dumps(facts, indent=2))
-        archive.writestr(_entry("labels.txt"), "\n".join(source.label_names))
-    return content.getvalue()
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+def _check_paid_ranges(variant: str) -> None:
+    if variant == "int16x8":
+        raise ConfigError(
+            "int16x8 takes the converter's own ranges, not those that a private query "
+            'paid for. Use export.calibration = "schema" or "public" for it.'
+        )
 
 
 def _unconverted(source: Source, variant: str, error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "op" in line.lower()][-1:] or lines[:1]
     return (
         f"{source.name} cannot become {_ASKED.get(variant, variant)} TFLite: "
-        f"{(named or ['no reason given'])[0][:300]}. The server target takes every "
-        "TensorFlow operation."
+        f"{_reason(str(error))}. The server target takes every TensorFlow operation."
     )
+
+
+def _reason(text: str) -> str:
+    if "tensor list ops" in text:
+        return (
+            "its recurrent loop collects a list of tensors (TensorListReserve), which "
+            "TFLite takes for one fixed number of rows only"
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if "op" in line.lower()][-1:] or lines[:1]
+    return (named or ["no reason given"])[0][:300]

@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.export import record, signing
+from fedtrain.export.calibration import with_raw_calibration
 from fedtrain.export.choice import recommended
+from fedtrain.export.edge import needs_ranges
 from fedtrain.export.lineage import lineage_of
 from fedtrain.export.page import write_page
+from fedtrain.export.paid_scores import Judged, judged
+from fedtrain.export.payment import judges_private_rows, payment_of
 from fedtrain.export.release_folder import new_release
 from fedtrain.export.source import Source, source_of
 from fedtrain.export.targets import Written, check_packages, checked_targets, written
@@ -22,6 +26,14 @@ from fedtrain.project.summary import NO_PRIVACY
 
 Told = Callable[[str], None]
 PRIVACY_REPORT = "privacy_report.json"
+NOTHING_SPENT = (
+    "Nothing: variants are functions of the released weights, and were judged and "
+    "calibrated on public or synthetic rows only."
+)
+VOID = (
+    "VOID: ranges of activations were measured on raw private rows, without noise, and "
+    "are part of the int8 files. No privacy guarantee stands behind this release."
+)
 
 
 class Released(NamedTuple):
@@ -48,7 +60,7 @@ def export_run(
 
     Args:
       run: Its folder, or ``"latest"``.
-      to: Targets, of ``"server"``, ``"edge"`` and ``"web"``; those of ``[export]`` by default.
+      to: Targets, such as ``"server"`` and ``"edge"``; those of ``[export]`` by default.
       into: Releases are its folders ``1``, ``2`` and so on; by default ``export`` in
         the run's folder.
       told: Hears what is being done.
@@ -56,21 +68,34 @@ def export_run(
 
     Raises:
       RefusedExportError: If a target has no variant within the bounds. Nothing is left.
-      PrivacyError: If there are no public rows to judge by.
+      PrivacyError: If there are no public rows to judge by, and nothing is paid.
+      BudgetExhaustedError: If the ledger cannot pay for what would be asked of private
+        rows; none was read.
     """
     loaded = load_run(run)
     settings = _settings(loaded, changes)
     targets = checked_targets(settings.to if to is None else to)
     check_packages(targets)
     _check_privacy(loaded, settings)
-    told("reading the run and its public rows")
-    source = source_of(loaded, public_rows=settings.public_rows)
+    payment = payment_of(
+        loaded, settings, needs_ranges=_needs_ranges(settings, targets)
+    )
+    told("reading the run and its rows")
+    source = source_of(
+        loaded,
+        public_rows=settings.public_rows,
+        payment=payment,
+        is_judged_privately=judges_private_rows(loaded, settings),
+    )
+    if settings.calibration == "raw_private" and _needs_ranges(settings, targets):
+        source = with_raw_calibration(source)
     parent = Path(into or loaded.folder.path / "export")
     with new_release(parent) as (aside, version):
         told("writing the variants")
         made = written(source, targets, settings, folder=aside, version=version)
         draft = _draft(source, targets, settings, version)
-        release = _verified(draft, source, made, aside, told)
+        release = _verified(draft, source, made, settings, aside=aside, told=told)
+        release = _with_costs(release, source)
         _copy_privacy_report(loaded, aside)
         write_page(release, aside)
         if "web" in targets:
@@ -99,6 +124,19 @@ def _check_privacy(loaded: LoadedRun, settings: ExportSection) -> None:
             "guarantee, say so: --accept-no-privacy (export.accept_no_privacy = true)."
         )
 
+    if settings.calibration == "raw_private" and not settings.accept_raw_calibration:
+        raise PrivacyError(
+            'export.calibration = "raw_private" puts exact ranges of private rows into '
+            "the model, and voids its privacy statement. If that is meant, say so: "
+            "--accept-raw-calibration (export.accept_raw_calibration = true). "
+            '"schema" and "private_query" keep the statement.'
+        )
+
+
+def _needs_ranges(settings: ExportSection, targets: Sequence[str]) -> bool:
+    variants = settings.edge_variants
+    return "edge" in targets and (variants is None or any(map(needs_ranges, variants)))
+
 
 def _draft(
     source: Source, targets: Sequence[str], settings: ExportSection, version: int
@@ -111,8 +149,7 @@ def _draft(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         release_status=source.status,
         privacy_statement=statement,
-        privacy_spent="Nothing: variants are functions of the released weights, and "
-        "were judged and calibrated on public or synthetic rows only.",
+        privacy_spent=NOTHING_SPENT,
         evaluation=source.evaluation_source,
         num_evaluation_rows=source.evaluation.num_examples,
         source_scores={},
@@ -131,28 +168,68 @@ def _bounds(settings: ExportSection) -> record.Bounds:
         max_accuracy_drop=settings.max_accuracy_drop,
         max_slice_drop=settings.max_slice_drop,
         min_slice_rows=settings.min_slice_rows,
+        max_error_increase=settings.max_error_increase,
     )
 
 
 def _verified(
-    draft: record.Release, source: Source, made: Written, aside: Path, told: Told
+    draft: record.Release,
+    source: Source,
+    made: Written,
+    settings: ExportSection,
+    *,
+    aside: Path,
+    told: Told,
 ) -> record.Release:
-    verifier = Verifier(source, draft.bounds)
-    variants = []
+    verifier = Verifier(source, draft.bounds, settings.slice_columns)
+    measured = []
     for candidate in made.candidates:
         told(f"measuring {candidate.target} {candidate.name} in its own runtime")
-        variants.append(verifier.measured(candidate, folder=aside))
+        measured.append((candidate, verifier.measured(candidate, folder=aside)))
+    found = Judged(
+        [variant for _, variant in measured],
+        verifier.source_scores,
+        draft.num_evaluation_rows,
+    )
+    if source.payment is not None and source.is_judged_privately:
+        told("asking private rows, noised and paid for")
+        bound = settings.error_bound
+        found = judged(
+            source, source.payment, measured, draft.bounds, error_bound=bound
+        )
     chosen = [
         _without_refused_files(variant, aside)
-        for variant in recommended(variants, draft.targets)
+        for variant in recommended(found.variants, draft.targets)
     ]
     return draft.model_copy(
         update={
-            "source_scores": verifier.source_scores,
+            "source_scores": found.source_scores,
+            "num_evaluation_rows": found.num_rows,
             "variants": chosen,
             "not_made": made.not_made,
         }
     )
+
+
+def _with_costs(release: record.Release, source: Source) -> record.Release:
+    """``release`` with what was asked of private rows, in figures and in words."""
+    if release.release_status == "raw_calibration":
+        return release.model_copy(
+            update={
+                "privacy_statement": f"{VOID} (Before: {release.privacy_statement})",
+                "privacy_spent": VOID,
+                "charges": source.payment.charged if source.payment else [],
+            }
+        )
+    if source.payment is None or not source.payment.charged:
+        return release
+    charged = source.payment.charged
+    words = "; ".join(charge.in_words() for charge in charged)
+    spent = (
+        f"{words}. Training and all that was charged to this ledger come to epsilon = "
+        f"{charged[-1].epsilon_in_all:.3g}, of the same meaning."
+    )
+    return release.model_copy(update={"privacy_spent": spent, "charges": charged})
 
 
 def _without_refused_files(variant: record.Variant, aside: Path) -> record.Variant:

@@ -1,6 +1,7 @@
 """A release on one page: its table, two plots, its guarantee and its lineage."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jinja2
@@ -8,10 +9,12 @@ import jinja2
 from fedtrain.core.files import write_atomically
 from fedtrain.export.plots import against_size
 from fedtrain.export.record import PAGE, Release, Variant
+from fedtrain.export.scores import ERRORS
 
 STATUS = {
     "simulation": "SIMULATION: the noise was simulated, so nothing is guaranteed",
     "no_privacy": "NO PRIVACY: trained without any guarantee",
+    "raw_calibration": "VOID: calibrated on raw private rows, nothing is guaranteed",
 }
 
 
@@ -29,6 +32,7 @@ def page_text(release: Release) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["in_words"] = _in_words
     return environment.get_template("release.html.jinja").render(
         release=release,
         badge=STATUS[release.release_status],
@@ -38,7 +42,7 @@ def page_text(release: Release) -> str:
 
 def _plots(release: Release) -> list[tuple[str, str]]:
     drawn = {
-        "Accuracy against size": (_accuracy, "accuracy in %"),
+        "Quality against size": (_quality, _quality_label(release)),
         "Latency against size": (_latency, "median microseconds, one row"),
     }
     return [
@@ -56,8 +60,24 @@ def _points(
     }
 
 
-def _accuracy(variant: Variant) -> float:
-    return 100.0 * variant.scores["accuracy"]
+def _in_words(scores: Mapping[str, float]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}"
+        if name in ERRORS
+        else f"{name.replace('_', ' ')} {100.0 * value:.2f} %"
+        for name, value in scores.items()
+    )
+
+
+def _quality(variant: Variant) -> float:
+    if "accuracy" in variant.scores:
+        return 100.0 * variant.scores["accuracy"]
+    return next(iter(variant.scores.values()), math.nan)
+
+
+def _quality_label(release: Release) -> str:
+    name = next(iter(release.source_scores), "score")
+    return "accuracy in %" if name == "accuracy" else name.replace("_", " ")
 
 
 def _latency(variant: Variant) -> float:

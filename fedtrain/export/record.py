@@ -16,7 +16,7 @@ from fedtrain.core.files import write_atomically
 
 RECORD = "release.json"
 PAGE = "release.html"
-Status = Literal["simulation", "no_privacy"]
+Status = Literal["simulation", "no_privacy", "raw_calibration"]
 
 
 class _Strict(pydantic.BaseModel):
@@ -41,6 +41,43 @@ class SliceDrop(_Strict):
     drop_points: float
 
 
+class Charged(_Strict):
+    """One query to private rows that the export made, and what it cost.
+
+    ``sensitivity`` is how far one unit moves the sums (L2); under ``replace_one`` it is
+    twice that. ``noise_stddev`` is the noise on each sum, ``epsilon`` the query's own
+    at ``delta``, and ``epsilon_in_all`` what the ledger stands at after it.
+    """
+
+    name: str
+    mechanism: str
+    noise_source: str
+    sensitivity: float
+    noise_multiplier: float
+    noise_stddev: float
+    unit: str
+    rows_per_unit: int
+    trust: str
+    neighboring_relation: str
+    delta: float
+    epsilon: float
+    epsilon_in_all: float
+    accountant: str
+    amplification: str
+    ledger_length: int
+    ledger_hash: str
+
+    def in_words(self) -> str:
+        """What was asked and spent, in a sentence."""
+        return (
+            f"{self.name}: epsilon = {self.epsilon:.3g} at delta = {self.delta:g} "
+            f"(unit: {self.unit}; {self.neighboring_relation}; trust: {self.trust}; "
+            f"accountant: {self.accountant}; amplification: {self.amplification}), "
+            f"{self.mechanism}, sensitivity {self.sensitivity:.4g}, noise of standard "
+            f"deviation {self.noise_stddev:.4g} on each sum"
+        )
+
+
 class RawCheck(_Strict):
     """The signature that takes raw columns, on synthetic rows of the schema.
 
@@ -58,8 +95,10 @@ class Variant(_Strict):
     """One form of the model, measured in its own runtime in a fresh process.
 
     ``drop_points`` and ``worst_slice`` are losses against the source model on the same
-    rows: negative where the variant is better. ``refusal`` is None where it is within
-    the bounds; files of refused variants are not part of the release.
+    rows: negative where the variant is better; of errors, per cent that they rise.
+    ``drop_noise_points`` is the standard deviation of the noise in a drop, where that
+    was noised. ``refusal`` is None where it is within the bounds; files of refused
+    variants are not part of the release.
     """
 
     target: str
@@ -73,6 +112,7 @@ class Variant(_Strict):
     gzip_bytes: int
     scores: dict[str, float]
     drop_points: dict[str, float]
+    drop_noise_points: dict[str, float] = {}
     worst_slice: SliceDrop | None
     max_output_difference: float
     agreement: float
@@ -83,11 +123,15 @@ class Variant(_Strict):
 
 
 class Bounds(_Strict):
-    """What a variant may lose, in points; slices with fewer rows are shown only."""
+    """What a variant may lose, in points; slices with fewer rows are shown only.
+
+    ``max_error_increase`` is in per cent of the trained model's error.
+    """
 
     max_accuracy_drop: float = pydantic.Field(ge=0.0)
     max_slice_drop: float = pydantic.Field(ge=0.0)
     min_slice_rows: int = pydantic.Field(ge=1)
+    max_error_increase: float = pydantic.Field(ge=0.0, default=1.0)
 
 
 class Lineage(_Strict):
@@ -108,7 +152,8 @@ class Release(_Strict):
     """Everything that a reader needs to judge a release.
 
     ``privacy_statement`` is the run's own; ``privacy_spent`` says what the export
-    added. ``files`` has every file of the release but this one; ``not_made`` says why a
+    added, and ``charges`` every query of it (``num_evaluation_rows`` is noised then).
+    ``files`` has every file of the release but this one; ``not_made`` says why a
     variant is missing.
     """
 
@@ -119,6 +164,7 @@ class Release(_Strict):
     release_status: Status
     privacy_statement: str
     privacy_spent: str
+    charges: list[Charged] = []
     evaluation: str
     num_evaluation_rows: int
     source_scores: dict[str, float]

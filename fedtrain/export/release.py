@@ -8,7 +8,7 @@ from fedtrain.core.errors import TamperedReleaseError
 from fedtrain.export import signing
 from fedtrain.export.record import RECORD, Release, file_hashes, read_record
 
-NO_GUARANTEE = 10
+NO_GUARANTEE, RAW_CALIBRATION = 10, 17
 
 
 class Verified(NamedTuple):
@@ -18,7 +18,8 @@ class Verified(NamedTuple):
       record: Its record.
       signer: Fingerprint of the key.
       is_own: Whether the key is that of this user.
-      exit_code: 0, or ``NO_GUARANTEE`` for a simulation or a run without privacy.
+      exit_code: ``NO_GUARANTEE`` for a simulation or a run without privacy,
+        ``RAW_CALIBRATION`` where raw private rows calibrated it.
     """
 
     record: Release
@@ -47,7 +48,9 @@ def verify_release(folder: str | Path, *, signer: str | None = None) -> Verified
             f"{folder / RECORD} is signed by key {found}, not by {signer}."
         )
     _check_files(release, folder)
-    return Verified(release, found, _is_own(release), NO_GUARANTEE)
+    is_void = release.release_status == "raw_calibration"
+    code = RAW_CALIBRATION if is_void else NO_GUARANTEE
+    return Verified(release, found, _is_own(release), code)
 
 
 def signed_record(folder: Path) -> Release:

@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
+import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import sync_folder
+
+_DISK_REASONS = ("no space left", "file too large", "quota exceeded", "read-only file")
 
 
 @contextmanager
@@ -27,7 +31,8 @@ def new_release(parent: Path) -> Iterator[tuple[Path, int]]:
         with filelock.FileLock(parent / ".lock"):
             version = next_version(parent)
             aside = parent / f".{version}.{os.getpid()}.tmp"
-            shutil.rmtree(aside, ignore_errors=True)
+            for left in parent.glob(".*.tmp"):  # by an export that was killed
+                shutil.rmtree(left, ignore_errors=True)
             aside.mkdir()
             try:
                 yield aside, version
@@ -36,11 +41,21 @@ def new_release(parent: Path) -> Iterator[tuple[Path, int]]:
                 sync_folder(parent)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
+        if not (isinstance(error, OSError) or _is_of_the_disk(error)):
+            raise
         raise ConfigError(
             f"{parent} cannot be written: {error}. Nothing was released; make room, or "
             "give another folder with --into."
         ) from error
+
+
+def _is_of_the_disk(error: Any) -> bool:
+    """Whether TensorFlow could not write: it says so in words, and by kind."""
+    words = str(error).lower()
+    return isinstance(error, tf.errors.ResourceExhaustedError) or any(
+        reason in words for reason in _DISK_REASONS
+    )
 
 
 def next_version(parent: Path) -> int:

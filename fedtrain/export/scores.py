@@ -1,6 +1,10 @@
-"""How good outputs are, whole and by slice, whatever computed them."""
+"""How good outputs are, whole and by slice, whatever computed them.
 
-from collections.abc import Iterator, Sequence
+A model that predicts a number is judged by its errors: a drop is then how many per cent
+an error rises above the trained model's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +13,10 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Array
 from fedtrain.data.sets.split import Task
 from fedtrain.rounds.evaluation import binary_scores
+
+ERRORS = ("mean_squared_error", "mean_absolute_error")
+# Outputs of a number agree where they differ by less than this share of the error.
+_SAME = 0.1
 
 
 class Slice(NamedTuple):
@@ -26,12 +34,9 @@ class Slice(NamedTuple):
 
 
 def decisions(outputs: Array, *, task: Task, from_logits: bool) -> Array:
-    """The label that each row's outputs stand for."""
+    """The label that each row's outputs stand for; a number stands for itself."""
     if task == "regression":
-        raise ConfigError(
-            "Exports are judged by their labels; a model that predicts a number has "
-            "none, and cannot be exported yet."
-        )
+        return outputs.reshape(len(outputs), -1)
     if task == "classification" and (outputs.ndim == 1 or outputs.shape[-1] == 1):
         threshold = 0.0 if from_logits else 0.5
         return (outputs.reshape(len(outputs)) > threshold).astype(np.int32)
@@ -47,14 +52,96 @@ def is_right(labels: Array, decided: Array, *, task: Task) -> tuple[Array, Array
 def scores(
     labels: Array, outputs: Array, *, task: Task, from_logits: bool
 ) -> dict[str, float]:
-    """Accuracy, in [0, 1]; of two classes also the area under the ROC curve."""
+    """Accuracy, in [0, 1]; of two classes also the area under the ROC curve.
+
+    Of numbers, the mean squared and the mean absolute error.
+    """
+    if task == "regression":
+        missed = errors(labels, outputs)
+        found = (float(np.mean(missed**2)), float(np.mean(np.abs(missed))))
+        return dict(zip(ERRORS, found, strict=True))
     decided = decisions(outputs, task=task, from_logits=from_logits)
     right, counts = is_right(labels, decided, task=task)
-    found = {"accuracy": float(right[counts].mean())}
-    if task == "classification":
-        ranking = binary_scores(labels, outputs, from_logits=from_logits)
-        found |= {name: ranking[name] for name in ("roc_auc",) if name in ranking}
-    return found
+    accuracy = {"accuracy": float(right[counts].mean())}
+    if task != "classification":
+        return accuracy
+    ranking = binary_scores(labels, outputs, from_logits=from_logits)
+    return accuracy | {n: ranking[n] for n in ("roc_auc",) if n in ranking}
+
+
+def errors(labels: Array, outputs: Array) -> Array:
+    """Output minus label, float64 [rows, ...].
+
+    Raises:
+      ConfigError: If there is not one output for each label.
+    """
+    if outputs.size != labels.size:
+        raise ConfigError(
+            f"The model gives {outputs.shape[1:]} outputs a row for labels of shape "
+            f"{labels.shape[1:]}: a model that predicts numbers gives one for each."
+        )
+    same = outputs.reshape(labels.shape).astype(np.float64)
+    return np.asarray(same - labels.astype(np.float64))
+
+
+def drops(own: Mapping[str, float], found: Mapping[str, float]) -> dict[str, float]:
+    """What ``found`` loses against ``own``, in points; per cent of an error."""
+    return {
+        name: rise(value, found[name])
+        if name in ERRORS
+        else 100.0 * (value - found[name])
+        for name, value in own.items()
+    }
+
+
+def rise(own: float, found: float) -> float:
+    """How many per cent an error rises; infinite above an error of 0."""
+    if own == 0.0:
+        return 0.0 if found == 0.0 else np.inf
+    return 100.0 * (found / own - 1.0)
+
+
+def agreement(
+    labels: Array, own: Array, other: Array, *, task: Task, from_logits: bool
+) -> float:
+    """Share of rows with the same decision.
+
+    Numbers agree where they differ by less than a tenth of the own root mean squared
+    error: a difference that cannot be seen beside the error.
+    """
+    first, second = (
+        decisions(outputs, task=task, from_logits=from_logits)
+        for outputs in (own, other)
+    )
+    if task != "regression":
+        return float(np.mean(first == second))
+    scale = np.sqrt(np.mean(errors(labels, own) ** 2))
+    return float(np.mean(np.abs(first - second) <= _SAME * scale))
+
+
+def slice_drop(
+    labels: Array,
+    own: Array,
+    other: Array,
+    rows: Array,
+    *,
+    task: Task,
+    from_logits: bool,
+) -> float | None:
+    """What ``other`` loses on some rows, in points; None where nothing counts there.
+
+    Of numbers: how many per cent the mean squared error rises.
+    """
+    labels, own, other = labels[rows], own[rows], other[rows]
+    if task == "regression":
+        first, second = (float(np.mean(errors(labels, o) ** 2)) for o in (own, other))
+        return rise(first, second)
+    right = []
+    for outputs in (own, other):
+        decided = decisions(outputs, task=task, from_logits=from_logits)
+        is_hit, counts = is_right(labels, decided, task=task)
+        right.append((is_hit * counts).sum())
+    return 100.0 * (right[0] - right[1]) / counts.sum() if counts.any() else None
 
 
 def slices(
@@ -63,7 +150,7 @@ def slices(
     groups: tuple[tuple[str, ...], Array] | None,
 ) -> Iterator[Slice]:
     """The rows of each label, then those of each client, where these are known."""
-    if labels.ndim == 1:
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
         for label in np.unique(labels):
             known = 0 <= label < len(label_names)
             name = label_names[label] if known else str(label)

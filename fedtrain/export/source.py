@@ -15,14 +15,16 @@ from fedtrain.data.examples import Array, Examples
 from fedtrain.data.schema import Schema, load_schema
 from fedtrain.data.sets.split import DataSplit, Task
 from fedtrain.data.tabular import schema_of
+from fedtrain.export.payment import Payment
 from fedtrain.export.raw_examples import encoded_in_graph, raw_signature
+from fedtrain.export.synthetic import NUM_ROWS, shaped_like, synthetic
 from fedtrain.models.model import Model, output_values
 from fedtrain.project.build_data import read_rows
 from fedtrain.project.load import LoadedRun
 from fedtrain.project.weights_file import weights_like
 from fedtrain.rounds.evaluation import Evaluator
 
-ReleaseStatus = Literal["simulation", "no_privacy"]
+ReleaseStatus = Literal["simulation", "no_privacy", "raw_calibration"]
 OUTPUTS, PROBABILITIES = "outputs", "probabilities"
 
 
@@ -42,8 +44,12 @@ class Source:
       calibration: Public feature rows that activations may be measured on, or None.
       schema: Of the columns; None for a named data set with its own preparation.
       label_names: By label.
+      feature_names: By encoded column; empty where columns have no names.
       task: What the model predicts.
       status: What stands behind it.
+      payment: What pays for questions to private rows; None where none may be asked.
+      is_judged_privately: Whether scores come from private rows, through ``payment``;
+        ``evaluation`` then holds rows that show speed and differences, no labels.
     """
 
     name: str
@@ -57,8 +63,16 @@ class Source:
     calibration: Any
     schema: Schema | None
     label_names: tuple[str, ...]
+    feature_names: tuple[str, ...]
     task: Task
     status: ReleaseStatus
+    payment: Payment | None = None
+    is_judged_privately: bool = False
+
+    def kind(self) -> dict[str, Any]:
+        """What its outputs stand for: ``task`` and ``from_logits``."""
+        from_logits = getattr(self.model.loss, "from_logits", True)
+        return {"task": self.task, "from_logits": from_logits}
 
     def reference(self) -> Array:
         """The model's own outputs for the evaluation rows, [rows, ...]."""
@@ -111,13 +125,22 @@ class ServedModel(tf.Module):
         return tf.sigmoid(outputs) if one else tf.nn.softmax(outputs)
 
 
-def source_of(run: LoadedRun, *, public_rows: str | Path | None = None) -> Source:
+def source_of(
+    run: LoadedRun,
+    *,
+    public_rows: str | Path | None = None,
+    payment: Payment | None = None,
+    is_judged_privately: bool = False,
+) -> Source:
     """The model of ``run``, and public rows to judge its variants by.
 
     Args:
       run: A finished run.
       public_rows: A file with the columns of the training data, whose rows may be seen
         by everyone; the run's own test rows, where they are public, by default.
+      payment: Pays for what is asked of private rows.
+      is_judged_privately: Whether ``payment`` covers scores on the run's private test
+        rows; what else is measured is measured on rows drawn from the schema.
 
     Raises:
       PrivacyError: If there are no rows that are public.
@@ -134,6 +157,9 @@ def source_of(run: LoadedRun, *, public_rows: str | Path | None = None) -> Sourc
     elif project.shows_test and _is_public(split, run):
         evaluation, groups = _own_rows(split)
         described = f"the test rows of {split.name}, which are public"
+    elif is_judged_privately:
+        evaluation, groups = _drawn_rows(run, split), None
+        described = f"the private test rows of {split.name}, noised and paid for"
     else:
         raise PrivacyError(_PRIVATE.format(name=run.config.name))
     if not evaluation.num_examples:
@@ -150,8 +176,11 @@ def source_of(run: LoadedRun, *, public_rows: str | Path | None = None) -> Sourc
         calibration=_calibration(split),
         schema=_schema(run, split),
         label_names=split.label_names,
+        feature_names=split.feature_names,
         task=_task(split),
         status="no_privacy" if run.privacy_report is None else "simulation",
+        payment=payment,
+        is_judged_privately=is_judged_privately,
     )
 
 
@@ -164,7 +193,8 @@ _PRIVATE = (
     "The test rows of {name} are private. Choosing between variants by their scores, "
     "and writing the scores into a release, would be releases that nothing paid for. "
     "Give --data with rows that are public (export.public_rows), or the run's own test "
-    'rows as data.test_path with data.test_sensitivity = "public".'
+    'rows as data.test_path with data.test_sensitivity = "public"; or pay for noised '
+    "scores (export.evaluation_epsilon, named before training)."
 )
 
 
@@ -190,6 +220,17 @@ def _own_rows(split: DataSplit) -> tuple[Examples, Any]:
     sizes = clients.num_examples()
     names = tuple(clients.client_id(i) for i in range(clients.num_clients))
     return clients.examples, (names, np.repeat(np.arange(len(names)), sizes))
+
+
+def _drawn_rows(run: LoadedRun, split: DataSplit) -> Examples:
+    """Rows that hold nothing private; their labels are all 0 and mean nothing."""
+    if not split.test.num_examples:
+        raise ConfigError("There are no test rows to judge an export by; give --data.")
+    schema = _schema(run, split)
+    features = (
+        synthetic(schema) if schema else shaped_like(split.train.examples.features)
+    )
+    return Examples(features=features, labels=np.zeros(NUM_ROWS, np.int32))
 
 
 def _calibration(split: DataSplit) -> Any:

@@ -88,9 +88,10 @@ def _edge(
 ) -> None:
     del version
     folder.mkdir(parents=True)
-    calibration = calibration_of(source)
-    problem: ConfigError | None = None
     variants = settings.edge_variants or default_variants(source)
+    measured = any(needs_ranges(variant) for variant in variants)
+    calibration = calibration_of(source, settings.calibration) if measured else None
+    problem: ConfigError | None = None
     for variant in variants:
         path = folder / f"{source.name}-{variant}.tflite"
         try:

@@ -8,6 +8,7 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,10 @@ class Account:
         total: Counter[Any] = Counter()
         for noise_multiplier in noise_multipliers.values():
             total.update(self.cost(noise_multiplier))
+        names = " and ".join(noise_multipliers)
         for ledger in self.ledgers:
             after = ledger.spending.after(self.unit, total, None)
-            self._refuse_beyond_budget(ledger, after, " and ".join(noise_multipliers))
+            self._refuse_beyond_budget(ledger, names, after)
 
     def charge(self, name: str, noise_multiplier: float) -> None:
         """Charges every unit for one Gaussian query that is about to be made.
@@ -99,14 +101,10 @@ class Account:
             note=f"release: {name}",
         )
         for ledger in self.ledgers:
-            ledger.charge(
-                charge,
-                allowed=lambda after, ledger=ledger: self._refuse_beyond_budget(
-                    ledger, after, name
-                ),
-            )
+            allowed = partial(self._refuse_beyond_budget, ledger, name)
+            ledger.charge(charge, allowed=allowed)
 
-    def _refuse_beyond_budget(self, ledger: Ledger, after: Spending, name: str) -> None:
+    def _refuse_beyond_budget(self, ledger: Ledger, name: str, after: Spending) -> None:
         if self.budget is None or self._epsilon(after, accounting.QUICK) <= self.budget:
             return
         epsilon = self._epsilon(after, accounting.FINE)

@@ -10,6 +10,7 @@ from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.config import PrivacySection, ProjectConfig
+from fedtrain.project.paid_export import noise_multipliers
 
 
 def plan_of(
@@ -44,6 +45,7 @@ def plan_of(
         max_clients_per_entity=privacy.max_clients_per_entity,
         accept_weak_privacy=privacy.accept_weak_privacy,
         num_weights=num_weights,
+        reserved=tuple(noise_multipliers(config.export, privacy).values()),
         **_drawn_units(config, privacy, sampler, split.train.num_clients),
     )
 

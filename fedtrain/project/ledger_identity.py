@@ -12,7 +12,9 @@ from fedtrain.data.examples import Array
 from fedtrain.data.fingerprint import data_sha256
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.data.tables import table_of
+from fedtrain.privacy.ledger import ledger_path
 from fedtrain.project.build import Project
+from fedtrain.project.config import DataSection
 
 
 def ledger_identity(project: Project) -> str:
@@ -28,7 +30,15 @@ def ledger_identity(project: Project) -> str:
         return f"table {table_sha256(given)}"
     if path is None:
         return project.split.train.name
-    return _location(path, project.folder)
+    return file_identity(path, project.folder)
+
+
+def ledgers_of_test_rows(data: DataSection, folder: Path) -> tuple[Path, ...]:
+    """The ledger of private test rows that lie in a file of their own."""
+    if data.test_path is None:
+        return ()
+    identity = file_identity(data.test_path, folder)
+    return (ledger_path(dataset_name=identity, is_private=True),)
 
 
 def table_sha256(table: Any) -> str:
@@ -48,7 +58,7 @@ def _scalars(array: Array) -> Array:
     return rows
 
 
-def _location(path: str, folder: Path) -> str:
+def file_identity(path: str, folder: Path) -> str:
     """A path from the root; a URL by host and path, without user, driver or query."""
     if "://" not in path:
         return str((folder / path).resolve())

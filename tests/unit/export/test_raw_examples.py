@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from fedtrain.data.schema import Schema, parsed
 from fedtrain.data.schema_encoding import encoded
-from fedtrain.export.calibration import synthetic_table
 from fedtrain.export.raw_examples import (
     encoded_in_graph,
     input_names,
     raw_inputs,
     raw_signature,
 )
+from fedtrain.export.synthetic import synthetic_table
 
 DECLARED = {"source": "declared"}
 SCHEMA = parsed(

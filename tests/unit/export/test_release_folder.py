@@ -24,6 +24,14 @@ def test_failed_release_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] in ([".lock"], [])
 
 
+def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
+    left = tmp_path / ".1.12345.tmp" / "server"
+    left.mkdir(parents=True)
+    with new_release(tmp_path) as (aside, _):
+        (aside / "model").write_text("weights")
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["1"], [".lock", "1"])
+
+
 def test_full_disk_is_a_clear_error(tmp_path: Path) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(ConfigError, match="make room"), new_release(tmp_path):

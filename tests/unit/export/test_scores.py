@@ -51,6 +51,34 @@ def test_slices_are_labels_by_name_then_clients() -> None:
     ]
 
 
-def test_numbers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="predicts a number"):
-        scores.decisions(np.zeros([2, 1]), task="regression", from_logits=True)
+NUMBERS = {"task": "regression", "from_logits": True}
+
+
+def test_numbers_are_judged_by_their_errors() -> None:
+    labels, own = np.array([0.0, 1.0, 2.0]), np.array([[1.0], [1.0], [4.0]])
+    found = scores.scores(labels, own, **NUMBERS)
+    assert found == {"mean_squared_error": 5 / 3, "mean_absolute_error": 1.0}
+    worse = scores.scores(labels, own + 1.0, **NUMBERS)
+    assert scores.drops(found, worse) == pytest.approx(
+        {"mean_squared_error": 180.0, "mean_absolute_error": 100.0}
+    )
+    assert scores.rise(0.0, 1e-9) == np.inf
+    assert scores.rise(0.0, 0.0) == 0.0
+
+
+def test_numbers_agree_where_the_difference_is_small_beside_the_error() -> None:
+    labels, own = np.zeros(4), np.array([[1.0], [-1.0], [1.0], [-1.0]])
+    other = own + np.array([[0.05], [-0.09], [0.11], [np.nan]])
+    assert scores.agreement(labels, own, other, **NUMBERS) == 0.5
+
+
+def test_slice_of_numbers_loses_the_rise_of_its_own_error() -> None:
+    labels, own, other = np.zeros(3), np.array([1.0, 2.0, 9.0]), np.ones(3)
+    rows = np.array([0, 1])
+    assert scores.slice_drop(labels, own, other, rows, **NUMBERS) == pytest.approx(-60)
+    assert list(scores.slices(np.array([0.5, 1.0]), (), None)) == []
+
+
+def test_one_output_is_needed_for_each_number() -> None:
+    with pytest.raises(ConfigError, match="one for each"):
+        scores.scores(np.zeros(3), np.zeros([3, 2]), **NUMBERS)

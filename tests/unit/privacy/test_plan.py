@@ -144,3 +144,15 @@ def test_table_shows_the_plan_and_its_alternatives():
         15.0 / (own.noise_multiplier * 650**0.5)
     )
     assert rows[5].noise_multiplier < own.noise_multiplier < rows[6].noise_multiplier
+
+
+def test_budget_keeps_room_for_releases_besides_the_rounds():
+    changes = {"noise_multiplier": None, "target_epsilon": 4.0}
+    alone, with_scores = (
+        example_plan(reserved=reserved, **changes).calibrated()
+        for reserved in ((), (6.0, 6.0))
+    )
+    assert with_scores.noise_multiplier > alone.noise_multiplier
+    assert 3.9 < with_scores.epsilon() <= 4.0
+    rounds = example_plan(noise_multiplier=with_scores.noise_multiplier)
+    assert rounds.epsilon() < 3.9
