@@ -9,7 +9,7 @@ import time
 import weakref
 from pathlib import Path
 
-import grpc  # type: ignore[import-untyped]  # grpcio has no types
+import grpc
 
 from fedtrain.core.errors import FedtrainError
 from fedtrain.runtimes import tff_guard
