@@ -60,7 +60,7 @@ def export_run(
 
     Args:
       run: Its folder, or ``"latest"``.
-      to: Targets, such as ``"server"`` and ``"edge"``; those of ``[export]`` by default.
+      to: Targets, such as ``"edge"``; those of ``[export]`` by default.
       into: Releases are its folders ``1``, ``2`` and so on; by default ``export`` in
         the run's folder.
       told: Hears what is being done.
