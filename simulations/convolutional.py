@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -15,14 +15,23 @@ _SIDE, _KERNEL = 28, 5
 
 
 def convolutional_classifier(
-    *, filters: Sequence[int], hidden: Sequence[int] = (), num_classes: int = 10
+    *,
+    filters: Sequence[int],
+    hidden: Sequence[int] = (),
+    num_classes: int = 10,
+    padding: Literal["VALID", "SAME"] = "VALID",
 ) -> Model:
     """5 x 5 convolutions, each with ReLU and a 2 x 2 maximum, then dense layers.
 
     Takes images [batch, 28, 28, 1] and gives logits. ``filters=(6, 16)`` with
-    ``hidden=(120, 84)`` is LeNet-5 with ReLU and maxima (LeCun et al., 1998).
+    ``hidden=(120, 84)`` is LeNet-5 with ReLU and maxima (LeCun et al., 1998);
+    ``filters=(32, 64)``, ``hidden=(512,)`` and ``padding="SAME"`` is the network of
+    McMahan et al. (2017), 1,663,370 weights.
     """
-    shapes = [*_kernel_shapes(filters), *_dense_shapes(filters, hidden, num_classes)]
+    lost = _KERNEL - 1 if padding == "VALID" else 0
+    sizes = [_pixels(filters, lost) * filters[-1], *hidden, num_classes]
+    dense = [list(pair) for pair in itertools.pairwise(sizes)]
+    shapes = [*_kernel_shapes(filters), *dense]
 
     def init(seed: seeds.Seed) -> ModelWeights:
         layer_seeds = seeds.split(seed, len(shapes))
@@ -36,7 +45,7 @@ def convolutional_classifier(
         layers = weights.trainable
         values = features
         for layer in layers[: len(filters)]:
-            convolved = tf.nn.conv2d(values, layer["kernel"], 1, "VALID")
+            convolved = tf.nn.conv2d(values, layer["kernel"], 1, padding)
             values = tf.nn.max_pool2d(
                 tf.nn.relu(convolved + layer["bias"]), 2, 2, "VALID"
             )
@@ -60,14 +69,12 @@ def _kernel_shapes(filters: Sequence[int]) -> list[list[int]]:
     return [[_KERNEL, _KERNEL, inside, outside] for inside, outside in depths]
 
 
-def _dense_shapes(
-    filters: Sequence[int], hidden: Sequence[int], num_classes: int
-) -> list[list[int]]:
+def _pixels(filters: Sequence[int], lost: int) -> int:
+    """Of an image after the convolutions, each of which loses ``lost`` a side."""
     side = _SIDE
     for _ in filters:
-        side = (side - _KERNEL + 1) // 2
-    sizes = [side * side * filters[-1], *hidden, num_classes]
-    return [[inside, outside] for inside, outside in itertools.pairwise(sizes)]
+        side = (side - lost) // 2
+    return side * side
 
 
 def _layer(shape: Sequence[int], seed: seeds.Seed) -> dict[str, Any]:

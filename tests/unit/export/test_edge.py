@@ -1,0 +1,130 @@
+"""Every kind of model as TFLite, run where it will run; errors name what cannot be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from fedtrain.compression.cluster import clustered
+from fedtrain.compression.constraint import chain, one_shot
+from fedtrain.compression.prune import pruned
+from fedtrain.compression.quantize import quantized
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Examples
+from fedtrain.export.calibration import Calibration
+from fedtrain.export.edge import default_variants, write_edge
+from fedtrain.export.source import Source
+from fedtrain.models.keras import keras_model
+from fedtrain.models.model import Model
+
+SMALLER = chain(pruned(0.8), clustered(16), quantized(per_channel=False))
+RANDOM = np.random.Generator(np.random.Philox(3))
+LAYERS = {
+    "dense": [keras.layers.Input([6]), keras.layers.Dense(32, "relu")],
+    "convolution": [
+        keras.layers.Input([8, 8, 2]),
+        keras.layers.Conv2D(16, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(32),
+    ],
+    "embedding": [
+        keras.layers.Input([5], dtype="int32"),
+        keras.layers.Embedding(50, 16),
+        keras.layers.Flatten(),
+    ],
+    "recurrent": [keras.layers.Input([5, 3]), keras.layers.LSTM(8)],
+}
+ROWS: dict[str, Any] = {
+    "dense": RANDOM.normal(size=[40, 6]).astype(np.float32),
+    "convolution": RANDOM.normal(size=[40, 8, 8, 2]).astype(np.float32),
+    "embedding": RANDOM.integers(0, 50, [40, 5]).astype(np.int32),
+    "recurrent": RANDOM.normal(size=[40, 5, 3]).astype(np.float32),
+}
+CASES = [
+    ("dense", "int16x8"),
+    ("dense", "compressed_int8"),
+    ("convolution", "compressed_int8"),
+    ("convolution", "compressed_dynamic_int8"),
+    ("embedding", "compressed_dynamic_int8"),
+]
+
+
+def model_of(kind: str) -> Model:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    layers = [*LAYERS[kind], keras.layers.Dense(3)]
+    return keras_model(keras.Sequential(layers), loss=loss)
+
+
+@pytest.fixture
+def source_of(source_with: Callable[..., Source]) -> Callable[[str], Source]:
+    section = SimpleNamespace(num_clusters=16)
+    run = SimpleNamespace(config=SimpleNamespace(compression=section))
+
+    def source(kind: str) -> Source:
+        rows = Examples(features=ROWS[kind], labels=np.zeros(40, np.int32))
+        found = source_with(model_of(kind), rows, run=run)
+        return replace(found, compressed=one_shot(found.weights, SMALLER))
+
+    return source
+
+
+def written(source: Source, folder: Path, variant: str) -> Any:
+    path = folder / "model.tflite"
+    rows = Calibration(source.evaluation.features, "public training rows")
+    write_edge(source, path, variant=variant, calibration=rows)
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    return litert.Interpreter(model_path=str(path), num_threads=1)
+
+
+@pytest.mark.parametrize(("kind", "variant"), CASES, ids="-".join)
+def test_variants_compute_what_the_model_does(
+    source_of: Callable[[str], Source], tmp_path: Path, kind: str, variant: str
+) -> None:
+    source = source_of(kind)
+    interpreter = written(source, tmp_path, variant)
+    outputs = interpreter.get_signature_runner()(features=ROWS[kind])["outputs"]
+    weights = source.compressed if "compressed" in variant else source.weights
+    expected = replace(source, weights=weights).reference()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(outputs, expected, atol=0.03 * scale)
+
+
+@pytest.mark.parametrize("variant", ["compressed_int8", "compressed_dynamic_int8"])
+def test_values_of_a_cluster_keep_one_code(
+    source_of: Callable[[str], Source], tmp_path: Path, variant: str
+) -> None:
+    source = source_of("convolution")
+    interpreter = written(source, tmp_path, variant)
+    interpreter.allocate_tensors()
+    kernels = [
+        interpreter.get_tensor(details["index"])
+        for details in interpreter.get_tensor_details()
+        if details["shape"].tolist() in ([16, 3, 3, 2], [32, 576])
+        and details["dtype"] == np.int8
+    ]
+    assert kernels
+    for codes in kernels:
+        assert len(np.unique(codes)) <= 16
+
+
+def test_what_tflite_cannot_take_is_named(
+    source_of: Callable[[str], Source], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="TensorListReserve"):
+        written(source_of("recurrent"), tmp_path, "dynamic_int8")
+
+
+def test_compressed_variants_are_made_of_compressed_weights_only(
+    source_of: Callable[[str], Source], tmp_path: Path
+) -> None:
+    source = source_of("dense")
+    assert "compressed_int8" in default_variants(source)
+    plain = replace(source, compressed=None)
+    assert "compressed_int8" not in default_variants(plain)
+    with pytest.raises(ConfigError, match="no compressed weights"):
+        written(plain, tmp_path, "compressed_int8")
