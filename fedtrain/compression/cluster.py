@@ -13,7 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
-from fedtrain.compression.constraint import Constraint, kernel_leaves, map_kernels
+from fedtrain.compression.constraint import (
+    Constraint,
+    kernel_leaves,
+    map_kernels,
+    unchanged,
+)
 from fedtrain.core import validate
 from fedtrain.core.errors import ConfigError
 
@@ -73,7 +78,13 @@ def clustered(
         tie = partial(_tied, keep_zeros)
         return map_kernels(tie, assignments, trainable, kernels)
 
-    return Constraint(derive, apply, apply, f"clustered({num_clusters})")
+    def within(assignments: Any, trainable: Any) -> Any:
+        def tied(clusters: _Clusters, leaf: Any) -> Any:
+            return unchanged(leaf, partial(_means, keep_zeros, clusters))
+
+        return map_kernels(tied, assignments, trainable, kernels)
+
+    return Constraint(derive, apply, apply, f"clustered({num_clusters})", within)
 
 
 class _Clusters(NamedTuple):
@@ -166,25 +177,25 @@ def _first_centroids(
 
 
 def _tied(keep_zeros: bool, clusters: _Clusters, leaf: Any) -> Any:  # noqa: FBT001 - bound by partial
-    """The mean of each weight's cluster, in its place; zeros in place of kept zeros.
-
-    A projection onto a subspace: the gradient is projected likewise.
-    """
-    flat = tf.reshape(clusters.members, [-1])
-
-    def project(values: Any) -> Any:
-        given = tf.reshape(tf.cast(values, tf.float64), [-1])
-        sums = _cluster_sums(given, flat, clusters.sizes.shape[0])
-        means = tf.math.divide_no_nan(sums, clusters.sizes)
-        if keep_zeros:
-            means = tf.concat([tf.zeros([1], tf.float64), means[1:]], 0)
-        return tf.gather(tf.cast(means, values.dtype), clusters.members)
+    """``_means``, a projection onto a subspace: the gradient is projected likewise."""
+    project = partial(_means, keep_zeros, clusters)
 
     @tf.custom_gradient
     def projected(values: Any) -> tuple[Any, Any]:
         return project(values), project
 
     return projected(leaf)
+
+
+def _means(keep_zeros: bool, clusters: _Clusters, values: Any) -> Any:  # noqa: FBT001 - bound by partial
+    """The mean of each weight's cluster, in its place; zeros in place of kept zeros."""
+    given = tf.reshape(tf.cast(values, tf.float64), [-1])
+    members = tf.reshape(clusters.members, [-1])
+    sums = _cluster_sums(given, members, clusters.sizes.shape[0])
+    means = tf.math.divide_no_nan(sums, clusters.sizes)
+    if keep_zeros:
+        means = tf.concat([tf.zeros([1], tf.float64), means[1:]], 0)
+    return tf.gather(tf.cast(means, values.dtype), clusters.members)
 
 
 def _cluster_sums(values: Any, clusters: Any, num_clusters: int) -> Any:

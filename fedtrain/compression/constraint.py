@@ -5,6 +5,7 @@ already private, so is everything here: it is post-processing, and costs no priv
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -29,12 +30,15 @@ class Constraint(NamedTuple):
       keep: ``keep(fixed, trainable)`` -> the weights that the server goes on with:
         ``apply`` without what would swallow small updates, such as rounding.
       name: For reports.
+      within: ``within(fixed, trainable)`` -> what ``apply`` gives, with its gradient,
+        for weights that satisfy ``keep`` already: cheaper than ``apply``.
     """
 
     derive: Callable[[Any, Any], Any]
     apply: Callable[[Any, Any], Any]
     keep: Callable[[Any, Any], Any]
     name: str
+    within: Callable[[Any, Any], Any]
 
 
 def chain(*constraints: Constraint) -> Constraint:
@@ -53,18 +57,12 @@ def chain(*constraints: Constraint) -> Constraint:
             trainable = constraint.apply(fixed[-1], trainable)
         return tuple(fixed)
 
-    def apply(fixed: tuple[Any, ...], trainable: Any) -> Any:
-        for constraint, own in zip(constraints, fixed, strict=True):
-            trainable = constraint.apply(own, trainable)
-        return trainable
-
-    def keep(fixed: tuple[Any, ...], trainable: Any) -> Any:
-        for constraint, own in zip(constraints, fixed, strict=True):
-            trainable = constraint.keep(own, trainable)
-        return trainable
-
+    apply, keep, within = (
+        partial(_in_turn, [getattr(each, member) for each in constraints])
+        for member in ("apply", "keep", "within")
+    )
     name = "+".join(constraint.name for constraint in constraints)
-    return Constraint(derive, apply, keep, name)
+    return Constraint(derive, apply, keep, name, within)
 
 
 def one_shot(
@@ -129,6 +127,26 @@ def map_kernels(
         for leaf, is_chosen in zip(leaves, _chosen(leaves, kernels), strict=True)
     ]
     return tf.nest.pack_sequence_as(trainable, mapped)
+
+
+def unchanged(values: Any, project: Callable[[Any], Any]) -> Any:
+    """``values`` as they are, with ``project`` applied to their gradient."""
+
+    @tf.custom_gradient
+    def same(values: Any) -> tuple[Any, Any]:
+        return tf.identity(values), project
+
+    return same(values)
+
+
+def _in_turn(
+    functions: Sequence[Callable[[Any, Any], Any]],
+    fixed: tuple[Any, ...],
+    trainable: Any,
+) -> Any:
+    for function, own in zip(functions, fixed, strict=True):
+        trainable = function(own, trainable)
+    return trainable
 
 
 def _chosen(leaves: list[Any], kernels: Sequence[bool] | None) -> list[bool]:

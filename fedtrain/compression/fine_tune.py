@@ -33,7 +33,9 @@ def fine_tuned(round_of: RoundOf, model: Model, constraint: Constraint) -> Round
     round, so fine-tuning goes on from trained weights or from a checkpoint.
 
     Args:
-      round_of: Builds the round from a model; called again for every trace.
+      round_of: Builds the round from a model; called again for every trace. Its local
+        steps have to treat equal weights with equal gradients alike, as optimizers do,
+        unless they add noise of their own.
       model: What was trained.
       constraint: What the weights have to satisfy.
 
@@ -53,19 +55,23 @@ def fine_tuned(round_of: RoundOf, model: Model, constraint: Constraint) -> Round
     )
 
 
-def constrained_model(model: Model, constraint: Constraint, fixed: Any) -> Model:
+def constrained_model(
+    model: Model, constraint: Constraint, fixed: Any, *, is_kept: bool = False
+) -> Model:
     """``model`` computing with ``constraint.apply(fixed, weights)``.
 
     Args:
       model: Takes and returns the same weights as before.
       constraint: Which gradients pass, too.
       fixed: What ``constraint.derive`` gave.
+      is_kept: Whether all weights that it will see satisfy ``constraint.keep``.
     """
+    apply = constraint.within if is_kept else constraint.apply
 
     def forward(
         weights: ModelWeights, features: Any, *, training: bool, seed: Seed
     ) -> ForwardPass:
-        own = weights._replace(trainable=constraint.apply(fixed, weights.trainable))
+        own = weights._replace(trainable=apply(fixed, weights.trainable))
         return model.forward(own, features, training=training, seed=seed)
 
     return model._replace(forward=forward)
@@ -109,7 +115,10 @@ def _kept(constraint: Constraint, fixed: Any, state: ServerState) -> ModelWeight
 
 
 def _client_work(round_of: RoundOf, model: Model, constraint: Constraint) -> ClientWork:
-    under = partial(_work_under, round_of, model, constraint, {})
+    plain = round_of(model).client_work
+    # Equal steps keep equal weights equal, but noise of the clients' own does not.
+    is_kept = not plain.mechanisms
+    under = partial(_work_under, round_of, model, constraint, {}, is_kept)
 
     def start(message: Broadcast, client: ClientInput) -> _Carry:
         fixed = message.shared.fixed
@@ -121,7 +130,6 @@ def _client_work(round_of: RoundOf, model: Model, constraint: Constraint) -> Cli
     def finish(message: Broadcast, carry: _Carry) -> tuple[Contribution, Any]:
         return under(carry.fixed).finish(_plain(message), carry.inner)
 
-    plain = round_of(model).client_work
     return plain._replace(start=start, step=step, finish=finish, released=None)
 
 
@@ -130,13 +138,15 @@ def _work_under(
     model: Model,
     constraint: Constraint,
     kept: dict[Any, ClientWork],
+    is_kept: bool,  # noqa: FBT001 - bound by partial
     fixed: Any,
 ) -> ClientWork:
     # The last one is kept, because what a model's forward pass traces is found by it.
     key = tuple(leaf.ref() for leaf in tf.nest.flatten(fixed))
     work = kept.get(key)
     if work is None:
-        work = round_of(constrained_model(model, constraint, fixed)).client_work
+        inner = constrained_model(model, constraint, fixed, is_kept=is_kept)
+        work = round_of(inner).client_work
         kept.clear()
         kept[key] = work
     return work

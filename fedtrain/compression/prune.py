@@ -11,7 +11,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from fedtrain.compression.constraint import Constraint, kernel_leaves, map_kernels
+from fedtrain.compression.constraint import (
+    Constraint,
+    kernel_leaves,
+    map_kernels,
+    unchanged,
+)
 from fedtrain.core import validate
 from fedtrain.core.errors import ConfigError
 
@@ -48,8 +53,9 @@ def pruned(
         pairs = zip(magnitudes, thresholds, strict=True)
         return tuple(magnitude >= threshold for magnitude, threshold in pairs)
 
-    apply = partial(_masked, kernels)
-    return Constraint(derive, apply, apply, f"pruned({_label(sparsity)}, {scope})")
+    apply, within = partial(_masked, kernels), partial(_within, kernels)
+    name = f"pruned({_label(sparsity)}, {scope})"
+    return Constraint(derive, apply, apply, name, within)
 
 
 def pruned_2_of_4(*, kernels: Sequence[bool] | None = None) -> Constraint:
@@ -66,8 +72,8 @@ def pruned_2_of_4(*, kernels: Sequence[bool] | None = None) -> Constraint:
         del round_number
         return tuple(_two_of_four(leaf) for leaf in kernel_leaves(trainable, kernels))
 
-    apply = partial(_masked, kernels)
-    return Constraint(derive, apply, apply, "pruned(2 of 4)")
+    apply, within = partial(_masked, kernels), partial(_within, kernels)
+    return Constraint(derive, apply, apply, "pruned(2 of 4)", within)
 
 
 def polynomial_sparsity(
@@ -153,12 +159,20 @@ def _two_of_four(leaf: Any) -> Any:
 
 
 def _masked(kernels: Sequence[bool] | None, masks: Any, trainable: Any) -> Any:
+    return map_kernels(_mask, masks, trainable, kernels)
+
+
+def _within(kernels: Sequence[bool] | None, masks: Any, trainable: Any) -> Any:
     return map_kernels(
-        lambda mask, leaf: tf.where(mask, leaf, tf.zeros_like(leaf)),
+        lambda mask, leaf: unchanged(leaf, partial(_mask, mask)),
         masks,
         trainable,
         kernels,
     )
+
+
+def _mask(mask: Any, leaf: Any) -> Any:
+    return tf.where(mask, leaf, tf.zeros_like(leaf))
 
 
 def _label(sparsity: float | Sparsity) -> str:

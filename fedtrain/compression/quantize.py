@@ -57,7 +57,8 @@ def quantized(
         return trainable
 
     granularity = "channel" if per_channel else "kernel"
-    return Constraint(derive, apply, keep, f"quantized({num_bits}, {granularity})")
+    name = f"quantized({num_bits}, {granularity})"
+    return Constraint(derive, apply, keep, name, apply)
 
 
 def scale(kernel: Any, largest_code: int, *, per_channel: bool) -> Any:

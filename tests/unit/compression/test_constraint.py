@@ -7,6 +7,7 @@ from fedtrain.compression.constraint import chain, kernel_leaves, one_shot
 from fedtrain.compression.prune import polynomial_sparsity, pruned
 from fedtrain.compression.quantize import quantized
 from fedtrain.compression.size import num_distinct, sparsity
+from fedtrain.core import nests
 from fedtrain.core.errors import ConfigError
 from fedtrain.models.model import ModelWeights
 
@@ -45,6 +46,22 @@ def test_what_satisfies_a_constraint_is_left_alone(constraint):
     twice = one_shot(once, constraint)
     for name, leaf in once.trainable.items():
         np.testing.assert_allclose(twice.trainable[name], leaf, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("constraint", [pruned(0.6), clustered(9), EVERYTHING])
+def test_kept_weights_need_no_projection_but_their_gradients_do(constraint):
+    weights = nests.to_tensors(WEIGHTS.trainable)
+    fixed = constraint.derive(weights, 0)
+    kept = constraint.keep(fixed, weights)
+    found = []
+    for apply in (constraint.apply, constraint.within):
+        with tf.GradientTape() as tape:
+            tape.watch(kept)
+            outputs = apply(fixed, kept)
+            loss = sum(tf.reduce_sum(outputs[k] * weights[k]) for k in sorted(weights))
+        found.append((outputs, tape.gradient(loss, kept)))
+    for expected, actual in zip(*map(tf.nest.flatten, found), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_shot_takes_a_schedule_at_its_end():
