@@ -47,16 +47,39 @@ def _recurrence(projected: Any, recurrent: Any) -> Any:
         # An outer tape would look into the loop, which XLA does not let it. Nowhere
         # else: what vectorises operations loses the gradient below and makes its own.
         given = tuple(tf.stop_gradient(argument) for argument in given)
+    is_open = projected.shape[1] is None
+    if is_open:
+        given = (_on_grid(given[0]), given[1])
     hidden, gates, cells = _forward(*given)
+    rows = tf.shape(projected)[1]
+    if is_open:
+        hidden = hidden[:, :rows]
 
     def gradient(upstream: Any) -> tuple[Any, Any]:
         # Outside of the loop: XLA would multiply by a transposed view ten times slower,
         # and transposes slowly itself.
-        by_gates = _backward(upstream, gates, cells, tf.transpose(recurrent))
+        transposed = tf.transpose(recurrent)
+        given = _on_grid(upstream) if is_open else upstream
+        by_gates = _backward(given, gates, cells, transposed)
+        if is_open:
+            by_gates = by_gates[:, :rows]
         before, after = _rows(hidden[:-1]), _rows(by_gates[1:])
         return by_gates, tf.matmul(before, after, transpose_a=True)
 
     return hidden, gradient
+
+
+def _on_grid(values: Any) -> Any:
+    """With rows of zeros up to one of a few batch sizes; each is compiled anew.
+
+    Multiples of 4 up to 32, of 8 up to 64, of 16 up to 128 and so on. Only for batches
+    whose size is open while they are traced; others are compiled once anyway.
+    """
+    time, rows = tf.shape(values)[0], tf.shape(values)[1]
+    octaves = tf.reduce_sum(tf.cast(rows > [32 << i for i in range(20)], tf.int32))
+    spacing = tf.bitwise.left_shift(4, octaves)
+    zeros = tf.zeros([time, -rows % spacing, values.shape[2]], values.dtype)
+    return tf.concat([values, zeros], axis=1)
 
 
 @tf.function(jit_compile=True, autograph=False)

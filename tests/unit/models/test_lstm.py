@@ -1,10 +1,13 @@
 """The LSTM layer against the textbook's recurrence and against Keras."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from fedtrain.models import lstm as kernel
 from fedtrain.models.lstm import lstm
 
 BATCH, TIME, FEATURES, UNITS = 2, 5, 3, 4
@@ -146,3 +149,42 @@ def test_its_gradient_is_right_where_only_the_forward_pass_is_vectorised():
 
     expected = gradients(one_by_one, values, stacked)
     assert_close(gradients(side_by_side, values, stacked), expected, 1e-12)
+
+
+def test_batches_of_any_size_are_compiled_for_a_few(monkeypatch):
+    """Poisson's batches have another size each time, and XLA compiles for each."""
+    compiled = set()
+    for name in ("_forward", "_backward"):
+        monkeypatch.setattr(kernel, name, heard(getattr(kernel, name), compiled))
+    open_rows = tf.function(
+        gradients_of_sum,
+        autograph=False,
+        input_signature=[tf.TensorSpec([None, TIME, FEATURES], tf.float64)],
+    )
+    for rows in (1, 3, 4, 29, 37, 40):
+        values = drawn(rows, TIME, FEATURES)
+        ours, expected = open_rows(values), gradients_of_sum(values, textbook)
+        assert_close(ours, expected, 1e-11)
+    assert compiled == {4, 32, 40}
+
+
+def gradients_of_sum(values, layer=lstm):
+    weights = weights_of()
+    with tf.GradientTape() as tape:
+        tape.watch([values, weights])
+        total = tf.reduce_sum(tf.square(layer(values, weights)))
+    return tape.gradient(total, [values, weights])
+
+
+def heard(function, compiled):
+    """``function``, which tells for which batch sizes XLA compiles it."""
+
+    def call(values, *rest):
+        tf.py_function(partial(note_size, compiled), [tf.shape(values)[1]], [])
+        return function(values, *rest)
+
+    return call
+
+
+def note_size(compiled, size):
+    compiled.add(int(size))
