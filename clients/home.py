@@ -119,7 +119,9 @@ class Home:
 
         Raises:
           ConfigError: If another one runs in it.
+          IdentityError: If there are no keys in it.
         """
+        self.keys()
         lock = FileLock(self.path / "agent.lock", timeout=0)
         try:
             lock.acquire()

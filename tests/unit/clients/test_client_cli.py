@@ -131,6 +131,8 @@ def test_errors_have_their_codes(run, as_json, invited, tmp_path):
     path = invited()
     code, output = run("join", path, "--data", "none.csv")
     assert (code, "no such file" in output) == (2, True)
+    code, output = run("join", path, "--data", path, "--home", tmp_path / "elsewhere")
+    assert (code, "cannot be read" in output) == (11, True)
     code, output = as_json("policy", "show", "bank-b")
     assert (code, output["exit_code"]) == (2, 2)
     assert run("audit", "verify", "bank-b")[0] == 5

@@ -38,7 +38,7 @@ def round_call(plan, number, *, goal):
         cohort=NAMES,
         report_goal=goal,
         least_reports=goal,
-        deadline_s=30.0,
+        deadline_s=120.0,
         max_deadlines=1,
         broadcast=weights,
         contribution=plan.contribution,
@@ -77,7 +77,7 @@ def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan):
         rounds.committed(number, "ab" * 32)
     rounds.finish("finished", "done")
     for ended in running:
-        ended.result(20)
+        ended.result(120)
     assert [bank.left for bank in banks] == [["sending", "accepted"] * 3] * 3
     assert [len(bank.work.tasks) for bank in banks] == [3, 3, 3]
 
@@ -91,6 +91,6 @@ def test_a_revoked_partner_ends_and_the_others_go_on(served, plan, authority):
     rounds.finish("finished", "done")
     assert collected.accepted == ("bank-a", "bank-c")
     with pytest.raises(RefusedError, match="was revoked"):
-        running[1].result(40)
+        running[1].result(120)
     for index in (0, 2):
-        running[index].result(20)
+        running[index].result(120)
