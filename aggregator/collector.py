@@ -44,9 +44,7 @@ class Collector:
     def collect(self, call: RoundCall) -> Collected:
         """See ``Rounds.collect``."""
         call.check(self._book.run_id)
-        specs = [ArraySpec.of(array) for array in call.broadcast]
-        broadcast = self._spool.store_broadcast(chunks(specs, call.broadcast))
-        state = self._begun(call, broadcast)
+        state = self._begun(call, self._stored(call))
         if state.stage == "collecting":
             state = self._awaited(call)
         paths = self._spool.contributions(state)
@@ -97,6 +95,23 @@ class Collector:
         self._is_stopping = True
         with self._book.changed:
             self._book.changed.notify_all()
+
+    def _stored(self, call: RoundCall) -> SpooledFile:
+        specs = [ArraySpec.of(array) for array in call.broadcast]
+        give_up = self._clock() + _PATIENCE_S
+        while True:
+            try:
+                return self._spool.store_broadcast(chunks(specs, call.broadcast))
+            except OSError as error:
+                self._check_going_on()
+                if self._clock() > give_up:
+                    raise JournalError(
+                        f"The broadcast cannot be written: {error}. Make room on the "
+                        "disk of the aggregator's folder, then start again."
+                    ) from error
+                _LOG.warning("Waiting for the disk", exc_info=True)
+            with self._book.changed:
+                self._book.changed.wait(_POLL_S)
 
     def _begun(self, call: RoundCall, broadcast: SpooledFile) -> RoundState:
         found = self._book.find(call.kind, call.round_number)

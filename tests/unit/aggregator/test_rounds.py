@@ -302,6 +302,24 @@ def test_a_full_disk_is_busy_and_the_round_survives(rounds, monkeypatch):
     assert equal(collecting.done().total(), sum_of(["a"]))
 
 
+def test_a_broadcast_waits_for_room_on_the_disk(rounds, monkeypatch):
+    tries = []
+    store = rounds._spool.store_broadcast
+
+    def full_at_first(content):
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return store(content)
+
+    monkeypatch.setattr("aggregator.collector._POLL_S", 0.01)
+    monkeypatch.setattr(rounds._spool, "store_broadcast", full_at_first)
+    collecting = Collecting(rounds, call(["a"]))
+    assert submit(rounds, "a", arrays_of("a")) == pb.ACCEPTED
+    collecting.done()
+    assert len(tries) == 3
+
+
 def test_one_upload_of_a_client_at_a_time(rounds):
     collecting = Collecting(rounds, call(["a"]))
     content = to_bytes(SPECS, arrays_of("a"))

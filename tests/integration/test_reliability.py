@@ -1,0 +1,20 @@
+"""Light federations under random faults end as they do without any."""
+
+import pytest
+
+from simulations.reliability.run import trials
+
+pytestmark = pytest.mark.network
+
+
+def _problems(outcomes):
+    return [outcome for outcome in outcomes if outcome.problem]
+
+
+def test_runs_under_random_faults_end_as_without_faults():
+    assert _problems(trials((3, 8), num_faults=5)) == []
+
+
+@pytest.mark.slow
+def test_more_runs_under_random_faults_end_as_without_faults():
+    assert _problems(trials(range(100, 125), num_faults=8)) == []
