@@ -26,6 +26,10 @@ PAGE_FILES = ("style.css", "model.js", "encoding.js", "drawing.js", "page.js")
 _MOST_FIELDS = 64
 _SIDES = range(8, 65)
 _MNIST_SIDE, _MNIST_BOX = 28, 20
+_PREPARED = (
+    "This data set came without a schema: these are the model's features as they were "
+    "prepared for training (usually standardised), not the columns' own units."
+)
 
 
 def write_web_page(source: Source, release: Release, folder: Path) -> None:
@@ -57,6 +61,7 @@ def page_text(source: Source, release: Release, variant: Variant) -> str:
         badge=STATUS[release.release_status],
         heading="Draw" if is_drawn else "One row",
         is_drawn=is_drawn,
+        note="" if is_drawn or source.schema else _PREPARED,
         tfjs_version=VERSION,
         scripts=[*(f"tfjs/{name}" for name in SCRIPTS), *PAGE_FILES[1:]],
         facts={
