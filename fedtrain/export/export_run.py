@@ -227,7 +227,8 @@ def _with_costs(release: record.Release, source: Source) -> record.Release:
     words = "; ".join(charge.in_words() for charge in charged)
     spent = (
         f"{words}. Training and all that was charged to this ledger come to epsilon = "
-        f"{charged[-1].epsilon_in_all:.3g}, of the same meaning."
+        f"{charged[-1].epsilon_in_all:.3g}, of the same meaning (accountant: "
+        f"{charged[-1].accountant_in_all})."
     )
     return release.model_copy(update={"privacy_spent": spent, "charges": charged})
 

@@ -9,7 +9,7 @@ from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Array, Examples
 from fedtrain.export.record import Charged
-from fedtrain.privacy import accounting
+from fedtrain.privacy import accounting, events
 from fedtrain.privacy.account import Account, account_of
 from fedtrain.privacy.paid_counts import (
     NOISE_SOURCE,
@@ -123,6 +123,7 @@ class Payment:
 
     def _charged(self, query: CountsQuery, found: NoisedCounts) -> Charged:
         account = self.account
+        cost = account.cost(query.noise_multiplier)
         head = account.ledgers[0].head()
         return Charged(
             name=query.name,
@@ -138,7 +139,8 @@ class Payment:
             delta=account.delta,
             epsilon=account.epsilon(query.noise_multiplier),
             epsilon_in_all=account.spent(),
-            accountant=accounting.ACCOUNTANT,
+            accountant=accounting.accountant(events.joined(cost)),
+            accountant_in_all=account.accountants(),
             amplification="none claimed",
             ledger_length=head["length"],
             ledger_hash=head["hash"],

@@ -63,6 +63,7 @@ class Charged(_Strict):
     epsilon: float
     epsilon_in_all: float
     accountant: str
+    accountant_in_all: str
     amplification: str
     ledger_length: int
     ledger_hash: str

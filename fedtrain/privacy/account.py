@@ -67,6 +67,15 @@ class Account:
             self._epsilon(ledger.spending, accounting.FINE) for ledger in self.ledgers
         )
 
+    def accountants(self) -> str:
+        """Who proves ``spent``, by name and version."""
+        worst = [
+            event
+            for ledger in self.ledgers
+            for event in ledger.spending.largest(self.unit)
+        ]
+        return ", ".join(sorted({accounting.accountant(event) for event in worst}))
+
     def check_affordable(self, noise_multipliers: Mapping[str, float]) -> None:
         """Raises BudgetExhaustedError unless all queries together can be paid.
 

@@ -89,6 +89,7 @@ def check_record(record: Any, run: Run) -> None:
     assert run.report["epsilon"] < scores.epsilon_in_all <= 8.0
     assert f"{scores.epsilon_in_all:.3g}" in record.privacy_spent
     assert "unit: example" in record.privacy_spent
+    assert "PLD (dp-accounting" in scores.accountant_in_all
     # Exact figures of private rows appear nowhere.
     assert len(record.variants) == 2
     for variant in record.variants:
