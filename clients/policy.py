@@ -155,15 +155,15 @@ def policy_for(
 
     Args:
       plan: What the partner is about to approve.
-      max_epsilon: The partner's bound; the plan's own figure if not given. A plan that
-        promises nothing needs ``inf``, said by the partner.
+      max_epsilon: The partner's bound; if not given the plan's own figure, rounded up
+        to hundredths. A plan that promises nothing needs ``inf``, said by the partner.
       allow_central: Whether the operator may see exact contributions.
       allow_exact_metrics: Whether metrics without noise may leave.
     """
     promise = plan.privacy
     trust: list[Trust] = ["local", "distributed"]
     return Policy(
-        max_epsilon=max_epsilon or (promise.epsilon if promise else 1.0),
+        max_epsilon=max_epsilon or (_rounded_up(promise.epsilon) if promise else 1.0),
         max_delta=promise.delta if promise else 1e-6,
         allowed_units=[promise.unit] if promise else ["example", "entity", "client"],
         allowed_trust=[*trust, "central"] if allow_central else trust,
@@ -202,6 +202,11 @@ def write_policy(path: Path, policy: Policy) -> None:
     for name, value in policy.model_dump().items():
         lines += [f"\n# {_COMMENTS[name]}", toml_text({name: value}).strip()]
     write_atomically(path, "\n".join(lines) + "\n")
+
+
+def _rounded_up(epsilon: float) -> float:
+    # Another version of the accountant may differ in the last digits.
+    return math.ceil(100.0 * epsilon) / 100.0
 
 
 def _not_among(name: str, allowed: list[Any], found: str) -> str:
