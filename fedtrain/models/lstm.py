@@ -76,9 +76,12 @@ def _on_grid(values: Any) -> Any:
     whose size is open while they are traced; others are compiled once anyway.
     """
     time, rows = tf.shape(values)[0], tf.shape(values)[1]
-    octaves = tf.reduce_sum(tf.cast(rows > [32 << i for i in range(20)], tf.int32))
-    spacing = tf.bitwise.left_shift(4, octaves)
-    zeros = tf.zeros([time, -rows % spacing, values.shape[2]], values.dtype)
+    # In operations that every runtime of an exported model has.
+    limits = [32 << i for i in range(20)]
+    doubled = tf.cast(rows > limits, tf.int32) * [limit // 8 for limit in limits]
+    spacing = 4 + tf.reduce_sum(doubled)
+    missing = (rows + spacing - 1) // spacing * spacing - rows
+    zeros = tf.zeros([time, missing, values.shape[2]], values.dtype)
     return tf.concat([values, zeros], axis=1)
 
 
