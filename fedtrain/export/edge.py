@@ -7,6 +7,7 @@ they are no faster, but much smaller once zipped. Inputs and outputs stay float3
 A file carries its labels and the preparation of its inputs (``edge_metadata``).
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -155,6 +156,9 @@ def _reason(text: str) -> str:
             "its recurrent loop collects a list of tensors (TensorListReserve), which "
             "TFLite takes for one fixed number of rows only"
         )
+    missing = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]+)", text)
+    if missing:
+        return f"there is nothing for {', '.join(missing)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if "op" in line.lower()][-1:] or lines[:1]
     return (named or ["no reason given"])[0][:300]

@@ -19,6 +19,7 @@ from tensorflow.lite.python import schema_py_generated as tflite
 
 from fedtrain.data.schema import Column, Schema
 from fedtrain.data.schema_encoding import COLUMNS, feature_names
+from fedtrain.export.facts import model_facts
 from fedtrain.export.source import Source
 
 BUFFER_NAME, IDENTIFIER = "TFLITE_METADATA", b"M001"
@@ -162,15 +163,7 @@ class _Builder:
 
 def _archive(source: Source, variant: str) -> bytes:
     schema = source.schema
-    facts = {
-        "name": source.name,
-        "variant": variant,
-        "labels": list(source.label_names),
-        "feature_names": list(feature_names(schema)) if schema else None,
-        "schema": schema.as_dict() if schema else None,
-        "preparation": "the schema's" if schema else f"data set {source.name}'s own",
-        "release_status": source.status,
-    }
+    facts = model_facts(source, variant=variant)
     files = {FACTS: json.dumps(facts, indent=2), LABELS: "\n".join(source.label_names)}
     if schema is not None and feature_names(schema):
         files[COLUMN_NAMES] = "\n".join(feature_names(schema))

@@ -237,7 +237,9 @@ def _without_refused_files(variant: record.Variant, aside: Path) -> record.Varia
     if variant.refusal is None or variant.path is None:
         return variant
     path = aside / variant.path
-    if path.is_dir():
+    if variant.target == "server":  # with the configuration that would serve it
+        shutil.rmtree(path.parents[1])
+    elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()

@@ -42,9 +42,7 @@ def frozen_graph(source: Source) -> FrozenGraph:
     Raises:
       ConfigError: If the model calls functions that cannot be inlined.
     """
-    served = ServedModel(source)
-    served.weights = [np.asarray(leaf) for leaf in tf.nest.flatten(source.weights)]
-    traced = served.features.get_concrete_function()
+    traced = constant_function(source)
     outputs = dict(traced.structured_outputs)
     graph_def = _optimised(traced.graph.as_graph_def(), [*outputs.values()])
     if graph_def.library.function:
@@ -59,15 +57,27 @@ def frozen_graph(source: Source) -> FrozenGraph:
     return FrozenGraph(graph_def, inputs, outputs)
 
 
-def _optimised(graph_def: Any, outputs: list[Any]) -> Any:
-    """With functions inlined and constants folded, cut to what ``outputs`` need."""
+def remove_marks(graph_def: Any, *, lowered: bool) -> None:
+    """Lets all functions be inlined, and loops and conditions be ``lowered`` or not."""
     functions = graph_def.library.function
     nodes = [node for function in functions for node in function.node_def]
     for marked in (*functions, *nodes, *graph_def.node):
         for name in _KEPT_APART:
             marked.attr.pop(name, None)
         if getattr(marked, "op", "").endswith(("While", "If", "Case")):
-            marked.attr["_lower_using_switch_merge"].b = True
+            marked.attr["_lower_using_switch_merge"].b = lowered
+
+
+def constant_function(source: Source) -> Any:
+    """The signature that takes features, traced with the weights as constants."""
+    served = ServedModel(source)
+    served.weights = [np.asarray(leaf) for leaf in tf.nest.flatten(source.weights)]
+    return served.features.get_concrete_function()
+
+
+def _optimised(graph_def: Any, outputs: list[Any]) -> Any:
+    """With functions inlined and constants folded, cut to what ``outputs`` need."""
+    remove_marks(graph_def, lowered=True)
     meta_graph = tf.compat.v1.MetaGraphDef(graph_def=graph_def)
     fetched = [tensor.op.name for tensor in outputs]
     meta_graph.collection_def["train_op"].node_list.value.extend(fetched)

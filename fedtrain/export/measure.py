@@ -112,9 +112,25 @@ def _tflite(path: str) -> Callable[[str, str], Predict]:
     return signature_of
 
 
+def _onnx(path: str) -> Callable[[str, str], Predict]:
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
+
+    def signature_of(signature: str, output: str) -> Predict:
+        del signature  # an ONNX file has one
+        return lambda inputs: np.asarray(session.run([output], dict(inputs))[0])
+
+    return signature_of
+
+
 _LOADERS: dict[str, Callable[[str], Callable[[str, str], Predict]]] = {
     "saved_model": _saved_model,
     "tflite": _tflite,
+    "onnx": _onnx,
 }
 
 

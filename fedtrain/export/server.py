@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fedtrain.core.errors import ConfigError
+from fedtrain.core.graphs import operation_names
 from fedtrain.data.examples import Array, map_arrays
 from fedtrain.export.needs import needed
 from fedtrain.export.serving_files import write_serving_files
@@ -14,6 +16,7 @@ from fedtrain.export.source import ServedModel, Source
 FEATURES, RAW = "serving_default", "raw_examples"
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 _WARMUP_ROWS = (1, 32)
+_PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 def write_server(source: Source, folder: Path, *, version: int) -> Path:
@@ -24,16 +27,31 @@ def write_server(source: Source, folder: Path, *, version: int) -> Path:
     Returns:
       The SavedModel's folder. ``serving_default`` takes the model's features;
       ``raw_examples``, where there is a schema, the columns of a table as they are.
+
+    Raises:
+      ConfigError: If the model calls Python.
     """
     saved = folder / source.name / str(version)
     served = ServedModel(source)
     signatures = {FEATURES: served.features.get_concrete_function()}
     if served.raw is not None:
         signatures[RAW] = served.raw.get_concrete_function()
+    _refuse_python(source, served)
     tf.saved_model.save(served, str(saved), signatures=signatures)
     _write_warmup(source, saved)
     write_serving_files(folder, name=source.name, version=version)
     return saved
+
+
+def _refuse_python(source: Source, served: ServedModel) -> None:
+    """A graph that calls back into this process runs in no other."""
+    graph = served.features.get_concrete_function().graph
+    python = sorted(operation_names(graph) & _PYTHON)
+    if python:
+        raise ConfigError(
+            f"{source.name} calls Python ({', '.join(python)}), which no target can "
+            "take along. Write that part of the model with TensorFlow operations."
+        )
 
 
 def _write_warmup(source: Source, saved: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedtrain.core.errors import ConfigError
+from fedtrain.export.bfloat16 import in_bfloat16
 from fedtrain.export.calibration import calibration_of
 from fedtrain.export.edge import default_variants, needs_ranges, write_edge
 from fedtrain.export.needs import needed
 from fedtrain.export.node import node_program
+from fedtrain.export.onnx_file import check_onnx_packages, write_onnx
 from fedtrain.export.server import write_server
 from fedtrain.export.source import Source
 from fedtrain.export.tfjs_files import check_tfjs
@@ -16,7 +18,7 @@ from fedtrain.export.verify import Candidate
 from fedtrain.export.web import write_web
 from fedtrain.project.config import ExportSection
 
-TARGETS = ("server", "edge", "web")
+TARGETS = ("server", "edge", "web", "onnx")
 
 
 class Written(NamedTuple):
@@ -53,6 +55,8 @@ def check_packages(targets: Sequence[str]) -> None:
         needed("tensorflow_serving.apis", reason="The server target")
     if "edge" in targets:
         needed("ai_edge_litert.interpreter", reason="The edge target")
+    if "onnx" in targets:
+        check_onnx_packages()
     if "web" in targets:
         node_program()
         check_tfjs()
@@ -76,11 +80,19 @@ def written(
 def _server(
     source: Source, settings: ExportSection, folder: Path, version: int, found: Written
 ) -> None:
-    del settings
-    saved = write_server(source, folder, version=version)
-    found.candidates.append(
-        Candidate(target="server", name="float32", runtime="saved_model", path=saved)
-    )
+    for variant in dict.fromkeys(settings.server_variants):
+        try:
+            served = in_bfloat16(source) if variant == "bfloat16" else source
+        except ConfigError as error:
+            if len(settings.server_variants) == 1:
+                raise
+            found.not_made[f"server/{variant}"] = str(error)
+            continue
+        own = folder if variant == "float32" else folder.with_name(f"server-{variant}")
+        saved = write_server(served, own, version=version)
+        found.candidates.append(
+            Candidate(target="server", name=variant, runtime="saved_model", path=saved)
+        )
 
 
 def _edge(
@@ -110,7 +122,7 @@ def _edge(
                 calibration=used,
             )
         )
-    if problem is not None and len(found.not_made) == len(variants):
+    if problem is not None and not any(c.target == "edge" for c in found.candidates):
         raise problem
 
 
@@ -125,8 +137,21 @@ def _web(
     )
 
 
+def _onnx(
+    source: Source, settings: ExportSection, folder: Path, version: int, found: Written
+) -> None:
+    del settings, version
+    folder.mkdir(parents=True)
+    path = folder / f"{source.name}-float32.onnx"
+    write_onnx(source, path)
+    found.candidates.append(
+        Candidate(target="onnx", name="float32", runtime="onnx", path=path)
+    )
+
+
 _WRITERS: dict[str, Callable[[Source, ExportSection, Path, int, Written], None]] = {
     "server": _server,
     "edge": _edge,
     "web": _web,
+    "onnx": _onnx,
 }
