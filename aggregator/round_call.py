@@ -77,7 +77,7 @@ class Collected(NamedTuple):
     contribution: tuple[ArraySpec, ...]
 
     def total(self) -> list[Array]:
-        """The sum in the order of the cohort; memory is one sum and one contribution.
+        """The sum in the order of the cohort; memory is one sum and a megabyte.
 
         Raises:
           JournalError: If the disk has damaged a contribution since.

@@ -5,6 +5,7 @@ damaged by the disk, which reading it finds out.
 """
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,14 @@ import numpy as np
 from aggregator.round_state import RoundState
 from fedtrain.core.errors import JournalError
 from fedtrain.core.files import sync_folder
-from fedtrain.wire.arrays import CHUNK_BYTES, Array, ArraySpec, from_bytes, num_bytes
+from fedtrain.wire.arrays import (
+    CHUNK_BYTES,
+    Array,
+    ArraySpec,
+    all_finite,
+    from_bytes,
+    num_bytes,
+)
 
 _READ_BYTES = 4 * CHUNK_BYTES
 
@@ -31,6 +39,20 @@ class SpooledFile(NamedTuple):
 
     num_bytes: int
     sha256: str
+
+
+class Piece(NamedTuple):
+    """A part of one array.
+
+    Attributes:
+      index: Of the array.
+      start: Where the part begins in the flattened array.
+      numbers: One axis.
+    """
+
+    index: int
+    start: int
+    numbers: Array
 
 
 class SpoolWriter:
@@ -165,13 +187,38 @@ def mapped(path: Path, specs: Sequence[ArraySpec]) -> list[Array]:
     return from_bytes(specs, np.memmap(path, dtype=np.uint8, mode="r"))
 
 
+def pieces(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Piece]:
+    """The numbers in a file, at most a megabyte at a time.
+
+    Raises:
+      WireError: If the file does not hold such arrays.
+    """
+    with path.open("rb") as file:
+        for index, spec in enumerate(specs):
+            size = math.prod(spec.shape)
+            step = _READ_BYTES // ArraySpec((1,), spec.dtype).num_bytes
+            for start in range(0, size, step):
+                part = ArraySpec((min(step, size - start),), spec.dtype)
+                (numbers,) = from_bytes([part], file.read(part.num_bytes))
+                yield Piece(index, start, numbers)
+
+
+def is_finite(path: Path, specs: Sequence[ArraySpec]) -> bool:
+    """Whether no array in a file holds a NaN or an infinity.
+
+    Raises:
+      WireError: If the file does not hold such arrays.
+    """
+    return all(all_finite([piece.numbers]) for piece in pieces(path, specs))
+
+
 def added_up(
     paths: Iterable[tuple[Path, str]], specs: Sequence[ArraySpec]
 ) -> list[Array]:
     """The sum of contributions in the given order, each array in its own type.
 
-    Memory is one sum and one mapped contribution. The first is copied, not added to
-    zeros: that would change the sign of its zeros.
+    Memory is one sum and a megabyte. The first is copied, not added to zeros: that
+    would change the sign of its zeros.
 
     Args:
       paths: Files with the hashes of their content.
@@ -187,10 +234,14 @@ def added_up(
                 f"{path} is not the contribution that was acknowledged: the disk has "
                 "damaged it. Start again: the round is then done without it."
             )
-        arrays = mapped(path, specs)
-        if not total:
-            total = [array.copy() for array in arrays]
-            continue
-        for sum_, array in zip(total, arrays, strict=True):
-            np.add(sum_, array, out=sum_)
-    return total
+        is_first = not total
+        if is_first:
+            total = [np.empty(math.prod(spec.shape), spec.dtype) for spec in specs]
+        for piece in pieces(path, specs):
+            end = piece.start + piece.numbers.size
+            part = total[piece.index][piece.start : end]
+            if is_first:
+                part[:] = piece.numbers
+            else:
+                np.add(part, piece.numbers, out=part)
+    return [sum_.reshape(spec.shape) for sum_, spec in zip(total, specs, strict=True)]

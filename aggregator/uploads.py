@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aggregator.spool import SpoolWriter, mapped
+from aggregator.spool import SpoolWriter, is_finite
 from fedtrain.core.errors import FedtrainError, WireError
-from fedtrain.wire.arrays import ArraySpec, all_finite
+from fedtrain.wire.arrays import ArraySpec
 from fedtrain.wire.messages_pb2 import (
     BUSY,
     MALFORMED,
@@ -140,7 +140,7 @@ class Upload:
 
     def _is_finite(self) -> bool:
         try:
-            return all_finite(mapped(self._writer.path, self._declared.specs))
+            return is_finite(self._writer.path, self._declared.specs)
         except WireError as error:
             raise RefusedError(WRONG_SHAPE, str(error)) from error
 

@@ -1,5 +1,6 @@
 """A TCP proxy that drops, delays, duplicates, flips and truncates what passes."""
 
+import contextlib
 import random
 import socket
 import threading
@@ -45,6 +46,7 @@ class Proxy:
             except OSError:
                 near.close()
                 continue
+            far.settimeout(None)
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
@@ -55,6 +57,9 @@ class Proxy:
         except OSError:
             pass
         for end in (source, sink):
+            # Closing alone neither wakes the other thread nor tells the peer.
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
     def _bent(self, data: bytes) -> bytes:
