@@ -10,6 +10,11 @@ from fedtrain.aggregation.aggregator import chain
 from fedtrain.aggregation.mean import mean_over_expected_cohort, unweighted_mean
 from fedtrain.client_work.batching import Epochs, Poisson, Steps
 from fedtrain.client_work.local_sgd import local_sgd
+from fedtrain.compression import constraint
+from fedtrain.compression.cluster import clustered
+from fedtrain.compression.fine_tune import fine_tuned
+from fedtrain.compression.prune import pruned
+from fedtrain.compression.quantize import quantized
 from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples
@@ -119,10 +124,24 @@ def model_of(dtype):
     return dense_classifier(5, 3, hidden=[6], dtype=dtype, weight_penalty=1e-3)
 
 
+def fine_tuning_rounds(model):
+    """Rounds under a constraint, noise on, by name."""
+    compressed = constraint.chain(pruned(0.5), clustered(5), quantized())
+    round_ = fine_tuned(
+        lambda model: noisy_rounds(model)["gaussian"], model, compressed
+    )
+    return {"fine_tuned": round_}
+
+
 @functools.cache
 def example_rounds(dtype):
     model = model_of(dtype)
-    return sgd_rounds(model) | noisy_rounds(model) | adaptive_rounds(model)
+    return (
+        sgd_rounds(model)
+        | noisy_rounds(model)
+        | adaptive_rounds(model)
+        | fine_tuning_rounds(model)
+    )
 
 
 ROUND_NAMES = list(example_rounds(tf.float32))

@@ -11,8 +11,8 @@ import pytest
 from fedtrain.cli.workers import _free_addresses
 
 PROCESS = Path(__file__).with_name("replica_process.py")
-# Client states, noise with a state at the server, and noise at the clients.
-NAMES = ["client_state", "adaptive_clipping", "dp_sgd"]
+# Client states, noise with a state at the server, noise at the clients, a constraint.
+NAMES = ["client_state", "adaptive_clipping", "dp_sgd", "fine_tuned"]
 TIMEOUT_S = 400
 
 
