@@ -20,8 +20,9 @@ from fedtrain.runtimes.compiled import CompiledRuntime
 class GrpcRuntime:
     """Runs the clients of a round at the partners, and waits for their contributions.
 
-    The server's half is the compiled runtime's, and contributions are added in the
-    order of the cohort, so the weights are those of a simulation with the same seeds.
+    The server's half is the compiled runtime's, and contributions are added one by one
+    in the order of the cohort. A simulation with the same seeds has the same weights up
+    to the last bit: there TensorFlow may regroup the sum within its server step.
 
     Args:
       rounds: Where partners ask for tasks and leave their answers.

@@ -28,6 +28,7 @@ def table(
                 sep=separator,
                 dtype=dict.fromkeys(text_columns, str),
                 low_memory=False,
+                float_precision="round_trip",  # what was written is what is read
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         raise DataError(f"{source} is not a CSV file: {error}.") from error

@@ -12,6 +12,7 @@ from fedtrain.core.errors import ConfigError, DataError
 from fedtrain.data.packed import pack
 from fedtrain.data.readers import from_dataframe, read
 from fedtrain.data.readers.hdf5 import clients
+from fedtrain.data.readers.read import read_table
 from fedtrain.data.tabular import schema_of
 
 
@@ -170,3 +171,10 @@ def test_unusable_sources_say_why(tmp_path, name, options, message):
         file.write("x,y\n1,0\n2,1\n")
     with pytest.raises(ConfigError, match=message):
         read(tmp_path / name, **options)
+
+
+def test_numbers_of_a_csv_file_are_those_that_were_written(tmp_path):
+    numbers = [2.536929570131888, -1.0000000000000002, 1e-300]  # hard to round
+    frame = pd.DataFrame({"x": numbers, "label": [0, 1, 0]})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    assert list(read_table(tmp_path / "rows.csv")["x"]) == numbers

@@ -1,0 +1,197 @@
+"""A simulated run and the same run between partners over TLS have the same weights."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from aggregator.authority import Terms, init
+from aggregator.calls import Served
+from aggregator.grpc_runtime import GrpcRuntime
+from aggregator.journal import Journal
+from aggregator.planning import plan_for
+from aggregator.rounds import Rounds, RunStoppedError
+from aggregator.server import Server, serving
+from clients.agent import Agent
+from clients.home import Home
+from clients.local import local_rows
+from clients.policy import policy_for, write_policy
+from clients.transport import Transport, caller_of
+from fedtrain.data.schema_inference import infer_schema
+from fedtrain.data.tables import table_of
+from fedtrain.privacy.ledger import Ledger
+from fedtrain.project.build import build
+from fedtrain.project.deployed import deployed
+from fedtrain.project.read import checked_config
+from fedtrain.project.run_privacy import run_privacy_of
+from fedtrain.rounds.train import TrainingRun, train
+from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.wire.acceptance import accept
+from fedtrain.wire.enrolment import EnrolmentRequest
+from fedtrain.wire.identity import new_keys
+
+pytestmark = pytest.mark.network
+BANKS = ("bank-a", "bank-b", "bank-c")
+ROWS = 40
+PLAIN = {"learning_rate": 0.1, "batch_size": 8, "local_epochs": 2}
+POISSON = {
+    "learning_rate": 0.1,
+    "sampling_rate": 0.25,
+    "local_steps": 3,
+    "expected_batch_size": 10.0,
+}
+PRIVACY = {
+    "unit": "example",
+    "trust": "local",
+    "neighboring_relation": "add_or_remove_one",
+    "delta": 1e-3,
+    "sampling": "poisson",
+    "clipping_norm": 1.0,
+    "noise_multiplier": 1.0,
+}
+
+
+@pytest.fixture
+def federation(tmp_path, monkeypatch):
+    """Three banks' rows, by bank and all in one file, and their schema."""
+    monkeypatch.setenv("FEDTRAIN_STATE_DIR", str(tmp_path / "state"))
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(3 * ROWS, 4)).round(3)
+    frame = pd.DataFrame(rows, columns=list("abcd"))
+    frame["label"] = (frame["a"] + frame["b"] > 0).astype(int)
+    frame["bank"] = np.repeat(BANKS, ROWS)
+    frame.to_csv(tmp_path / "all.csv", index=False)
+    for bank, own in frame.groupby("bank"):
+        own.drop(columns="bank").to_csv(tmp_path / f"{bank}.csv", index=False)
+    schema = infer_schema(table_of(frame), label="label", client="bank")
+    schema.with_source("declared").save(tmp_path / "schema.json")
+    return tmp_path
+
+
+def config_of(client, privacy=None, *, repeats=True):
+    tables = {
+        "name": "credit",
+        "seed": 3,
+        "data": {"path": "all.csv", "schema_path": "schema.json"},
+        "model": {"name": "dense_classifier", "hidden": [5]},
+        "rounds": {"num_rounds": 2},
+        "client": client,
+        "service": {
+            "clients": list(BANKS),
+            "rows_per_client": ROWS,
+            "deadline_s": 60.0,
+            "repeats_simulation": repeats,
+        },
+    }
+    if privacy:
+        tables["privacy"] = privacy
+    return checked_config(tables, file="test")
+
+
+def result_of(project, runtime, folder):
+    privacy = run_privacy_of(project, Ledger(folder / "ledger.jsonl"), "run")
+    run = TrainingRun(
+        round_=project.round_,
+        dataset=project.split.train,
+        sampler=project.sampler,
+        runtime=runtime,
+        num_rounds=project.config.rounds.num_rounds,
+        seed=project.seed,
+        privacy=privacy,
+    )
+    return train(run, project.round_.init(project.starting_weights()))
+
+
+def admitted(folder, bank, authority, terms):
+    """The partner's home, with keys, certificate and an approval."""
+    home = Home(folder / "homes" / bank, bank)
+    request = EnrolmentRequest.of(bank, new_keys(home.path))
+    invitation = authority.admit(request, terms)
+    accept(invitation, home.path)
+    policy = policy_for(
+        terms.plan,
+        max_epsilon=float("inf"),  # a repeated simulation promises nothing
+        allow_central=False,
+        allow_exact_metrics=True,
+    )
+    write_policy(home.policy_path, policy.approving(terms.plan))
+    return home, invitation
+
+
+def take_part(folder, home, invitation):
+    rows = str(folder / f"{home.client_id}.csv")
+    local = local_rows(rows, home, tell=lambda event: None)
+    with Transport(caller_of(invitation, home)) as calls:
+        Agent(calls, home, invitation, local).run()
+
+
+def served(folder, config, *, run_id="run"):
+    """The run of ``config`` between three partners and an aggregator."""
+    project = deployed(config, folder=folder)
+    plan = plan_for(project, operator="test")
+    authority = init(folder / "operator", name="credit", hosts=["localhost"])
+    rounds = Rounds(
+        Journal(folder / "journal"),
+        run_id=run_id,
+        plan_sha256=plan.sha256,
+        folder=folder / "spool",
+    )
+    server = Server(Served(rounds, authority, plan.canonical()), address="127.0.0.1:0")
+    with serving(server) as port, ThreadPoolExecutor(len(BANKS)) as pool:
+        terms = Terms(plan, f"127.0.0.1:{port}", "localhost")
+        running = [
+            pool.submit(take_part, folder, *admitted(folder, bank, authority, terms))
+            for bank in BANKS
+        ]
+        for one in running:  # who fails is not waited for
+            one.add_done_callback(lambda ended: ended.exception() and rounds.stop())
+        runtime = GrpcRuntime(rounds, run_id=run_id, service=config.service)
+        try:
+            result = result_of(project, runtime, folder)
+        except RunStoppedError:
+            result = None
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(60)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("client", "privacy"),
+    [(PLAIN, None), (POISSON, PRIVACY)],
+    ids=["fed_avg", "dp_sgd"],
+)
+def test_deployed_equals_simulated(federation, client, privacy):
+    config = config_of(client, privacy)
+    simulation = build(config, folder=federation)
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    (federation / "simulated").mkdir()
+    expected = result_of(simulation, one_by_one, federation / "simulated")
+    found = served(federation, config)
+    for own, other in zip(
+        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
+    ):
+        # Not to the bit: TensorFlow regroups the sum in a simulation's server step,
+        # the aggregator adds contributions one by one from the disk.
+        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+
+
+def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
+    federation,
+):
+    config = config_of(POISSON, PRIVACY, repeats=False)
+    result = served(federation, config)
+    simulated = build(config, folder=federation)
+    (federation / "simulated").mkdir()
+    other = result_of(simulated, CompiledRuntime(), federation / "simulated")
+    first = tf.nest.flatten(result.state.weights)[0]
+    assert not np.array_equal(first, tf.nest.flatten(other.state.weights)[0])
+    for bank in BANKS:
+        lines = (federation / "homes" / bank / "audit.jsonl").read_text().splitlines()
+        sent = [json.loads(line) for line in lines]
+        left = [entry for entry in sent if entry["what"] == "sending"]
+        assert [entry["round"] for entry in left] == [0, 1]
+        assert left[0]["spent"]["epsilon"] < left[1]["spent"]["epsilon"]
