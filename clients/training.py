@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,8 +16,10 @@ from fedtrain.data.examples import Examples
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, parsed
 from fedtrain.privacy import events
+from fedtrain.privacy.noise_key import noise_key, noise_key_path
+from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
-from fedtrain.project.crossing import crossing_of, leaves, packed, specs
+from fedtrain.project.crossing import crossing_of, leaves, nest_sha256, packed, specs
 from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
 from fedtrain.rounds.runtime import CohortClient
@@ -44,11 +45,13 @@ def work_of(plan: Plan, *, data: str, home: Path, client_id: str) -> "TrainingWo
     schema = parsed(plan.task["schema"], where="the plan's schema")
     config = checked_config(plan.task["sections"], file="the plan")
     _check_model_file(plan.task.get("model_sha256"), config.model.path, home)
-    project = deployed(config, folder=home, schema=schema)
+    path = noise_key_path(f"{client_id}-{plan.sha256}")
+    noise = ReleasedNoise(noise_key(path)) if plan.privacy else NOISE_OF_PARTNERS
+    project = deployed(config, folder=home, schema=schema, noise=noise)
     _check_crossing(project, plan)
     rows = own_rows(data, schema, num_classes=project.split.num_classes)
     _check_delta(project, rows.num_examples)
-    return TrainingWork(project, rows, client_id=client_id)
+    return TrainingWork(project, rows, noise=noise, client_id=client_id)
 
 
 def own_rows(data: str, schema: Schema, *, num_classes: int) -> Examples:
@@ -66,12 +69,17 @@ class TrainingWork:
     Args:
       project: Built from the plan; the aggregator built the same.
       rows: The partner's own.
+      noise: Of its own key.
       client_id: The partner's name.
     """
 
-    def __init__(self, project: Project, rows: Examples, *, client_id: str) -> None:
+    def __init__(
+        self, project: Project, rows: Examples, *, noise: ReleasedNoise, client_id: str
+    ) -> None:
         self._project = project
         self._rows = rows
+        self._rows_sha256 = nest_sha256((rows.features, rows.labels))
+        self._noise = noise
         self._client_id = client_id
         self._runtime = CompiledRuntime(strategy="graph", num_workers=1)
         self._like = crossing_of(project.round_, project.starting_weights())
@@ -95,15 +103,19 @@ class TrainingWork:
         state = self._project.round_.client_work.init_state(message.weights)
         client = CohortClient(self._client_id, self._rows, state)
         total, _ = self._runtime.cohort_sum(
-            self._project.round_, message, [client], self._seed(task.info)
+            self._project.round_, message, [client], self._seed(task)
         )
         return leaves(total)
 
-    def _seed(self, info: Mapping[str, Any]) -> seeds.HostSeed:
+    def _seed(self, task: RoundTask) -> seeds.HostSeed:
+        """Draws that nobody can repeat but this partner, after a crash."""
         service = self._project.config.service
         if service is not None and service.repeats_simulation:
-            return np.array(info["seed"], np.int32)
-        return np.frombuffer(os.urandom(8), np.int32)
+            return np.array(task.info["seed"], np.int32)
+        if self._project.plan is None:
+            return np.frombuffer(os.urandom(8), np.int32)
+        inputs = f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
+        return self._noise.client_seed(task.round_number, inputs)
 
 
 def _check_crossing(project: Project, plan: Plan) -> None:

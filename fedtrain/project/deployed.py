@@ -12,9 +12,11 @@ from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.declared import declared_population
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, load_schema
+from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project, build
 from fedtrain.project.build_data import split_from
 from fedtrain.project.config import ProjectConfig, ServiceSection
+from fedtrain.rounds.released import released
 
 
 def service_of(config: ProjectConfig) -> ServiceSection:
@@ -40,14 +42,22 @@ def service_of(config: ProjectConfig) -> ServiceSection:
 
 
 def deployed(
-    config: ProjectConfig, *, folder: Path, schema: Schema | None = None
+    config: ProjectConfig,
+    *,
+    folder: Path,
+    schema: Schema | None = None,
+    noise: ReleasedNoise = NOISE_OF_PARTNERS,
 ) -> Project:
     """The project of ``config`` with a declared population in place of rows.
+
+    With ``[privacy]`` the clients' noise is one for release, unless the run repeats a
+    simulation.
 
     Args:
       config: With ``[service]``.
       folder: Where relative paths in it start.
       schema: In place of the file ``data.schema_path``, where that is not there.
+      noise: A partner's own; by default the round is described and cannot be drawn.
     """
     service = service_of(config)
     known = schema or load_schema(folder / (config.data.schema_path or ""))
@@ -62,7 +72,10 @@ def deployed(
         plain = known.model_copy(update={"client": None, "entity": None})
         test = read(folder / config.data.test_path, schema=plain, name="test")
     split = split_from(train, test, source="partners' own rows")
-    return build(_without_comparison(config), folder=folder, data=split)
+    project = build(_without_comparison(config), folder=folder, data=split)
+    if config.privacy is None or service.repeats_simulation:
+        return project
+    return replace(project, round_=released(project.round_, noise))
 
 
 def _without_comparison(config: ProjectConfig) -> ProjectConfig:

@@ -188,7 +188,8 @@ def _callbacks(
 ) -> Iterator[Any]:
     config = project.config
     num_rounds = config.all_rounds
-    statement = meaning(project.plan) if project.plan else None
+    plan, round_ = project.plan, project.round_
+    statement = meaning(plan, round_.mechanisms) if plan else None
     yield progress(
         num_rounds,
         first_round=first_round,

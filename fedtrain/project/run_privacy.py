@@ -1,10 +1,12 @@
 """The privacy of one run: where its ledger lies, and what its figures mean."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedtrain.core.files import write_atomically
+from fedtrain.core.mechanism import Mechanism
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger, ledger_path
@@ -37,13 +39,20 @@ def run_privacy_of(project: Project, ledger: Ledger, run_id: str) -> RunPrivacy 
     )
 
 
-def meaning(plan: PrivacyPlan) -> str:
-    """What every epsilon of a run means, before any is spent."""
+def meaning(plan: PrivacyPlan, mechanisms: Sequence[Mechanism] = ()) -> str:
+    """What every epsilon of a run means, before any is spent.
+
+    Args:
+      plan: The promise.
+      mechanisms: Of the round; without them the noise is a simulation's.
+    """
+    released = mechanisms and all(one.is_released for one in mechanisms)
+    noise = "noise for release" if released else "simulated noise"
     claimed = "claimed" if plan.amplifies else "not claimed"
     return (
         f"Each epsilon: unit {plan.unit}, {plan.neighboring_relation}, delta "
         f"{plan.delta:g}, trust {plan.trust}, accountant PLD, amplification by "
-        f"sampling {claimed}, simulated noise."
+        f"sampling {claimed}, {noise}."
     )
 
 
