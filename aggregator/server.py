@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -25,6 +26,8 @@ from fedtrain.wire.tls import server_credentials
 SERVICE = "fedtrain.wire.v1.Aggregator"
 _MOST_CALLS = 8192
 _HANDSHAKE_S = 10
+_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port in use is an error
     ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
@@ -85,6 +88,7 @@ class Server:
         """
         rounds, authority = self._served.rounds, self._served.authority
         _allow_many_files()
+        _give_memory_back()
         guard = ReplayGuard(rounds.book.sequences)
         caller = CallerCheck(authority, rounds.run_id, guard)
         self._calls = Calls(self._served, caller, self.traffic)
@@ -119,9 +123,22 @@ class Server:
         self._calls.close()
 
 
+class Beside(Protocol):
+    """What runs on the server's event loop, such as the operator's page."""
+
+    async def start(self) -> int:
+        """Begins; gives its port."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Ends within ``grace_s``."""
+
+
 @contextlib.contextmanager
-def serving(server: Server, *, grace_s: float = 5.0) -> Iterator[int]:
-    """Runs ``server`` on an event loop in a thread of its own; gives the port."""
+def serving(server: Server, *beside: Beside, grace_s: float = 5.0) -> Iterator[int]:
+    """Runs ``server``, and others beside it, on an event loop in a thread of its own.
+
+    Gives the server's port.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="server", daemon=True)
     thread.start()
@@ -129,10 +146,14 @@ def serving(server: Server, *, grace_s: float = 5.0) -> Iterator[int]:
     def wait_for(step: Any, timeout_s: float) -> Any:
         return asyncio.run_coroutine_threadsafe(step, loop).result(timeout_s)
 
+    parts: list[Beside] = [server, *beside]
     try:
-        yield wait_for(server.start(), 60.0)
+        for part in parts:
+            wait_for(part.start(), 60.0)
+        yield server.port
     finally:
-        wait_for(server.stop(grace_s), grace_s + 30.0)
+        for part in parts:
+            wait_for(part.stop(grace_s), grace_s + 30.0)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -176,3 +197,14 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _give_memory_back() -> None:
+    """Keeps glibc from hoarding what chunks took, in as many heaps as threads.
+
+    Source: mallopt(3).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(_M_ARENA_MAX, 2)
+        c_library.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
