@@ -13,6 +13,7 @@ from fedtrain.export.scores import ERRORS
 
 STATUS = {
     "simulation": "SIMULATION: the noise was simulated, so nothing is guaranteed",
+    "release": "RELEASE: trained with noise for release; the statement holds",
     "no_privacy": "NO PRIVACY: trained without any guarantee",
     "raw_calibration": "VOID: calibrated on raw private rows, nothing is guaranteed",
 }

@@ -16,7 +16,7 @@ from fedtrain.core.files import write_atomically
 
 RECORD = "release.json"
 PAGE = "release.html"
-Status = Literal["simulation", "no_privacy", "raw_calibration"]
+Status = Literal["simulation", "no_privacy", "raw_calibration", "release"]
 
 
 class _Strict(pydantic.BaseModel):

@@ -9,6 +9,7 @@ from fedtrain.export import signing
 from fedtrain.export.record import RECORD, Release, file_hashes, read_record
 
 NO_GUARANTEE, RAW_CALIBRATION = 10, 17
+_CODES = {"release": 0, "raw_calibration": RAW_CALIBRATION}
 
 
 class Verified(NamedTuple):
@@ -18,8 +19,9 @@ class Verified(NamedTuple):
       record: Its record.
       signer: Fingerprint of the key.
       is_own: Whether the key is that of this user.
-      exit_code: ``NO_GUARANTEE`` for a simulation or a run without privacy,
-        ``RAW_CALIBRATION`` where raw private rows calibrated it.
+      exit_code: 0 where the privacy statement holds, ``NO_GUARANTEE`` for a simulation
+        or a run without privacy, ``RAW_CALIBRATION`` where raw private rows calibrated
+        it.
     """
 
     record: Release
@@ -48,8 +50,7 @@ def verify_release(folder: str | Path, *, signer: str | None = None) -> Verified
             f"{folder / RECORD} is signed by key {found}, not by {signer}."
         )
     _check_files(release, folder)
-    is_void = release.release_status == "raw_calibration"
-    code = RAW_CALIBRATION if is_void else NO_GUARANTEE
+    code = _CODES.get(release.release_status, NO_GUARANTEE)
     return Verified(release, found, _is_own(release), code)
 
 

@@ -24,7 +24,7 @@ from fedtrain.project.load import LoadedRun
 from fedtrain.project.weights_file import weights_like
 from fedtrain.rounds.evaluation import Evaluator
 
-ReleaseStatus = Literal["simulation", "no_privacy", "raw_calibration"]
+ReleaseStatus = Literal["simulation", "no_privacy", "raw_calibration", "release"]
 OUTPUTS, PROBABILITIES = "outputs", "probabilities"
 
 
@@ -178,10 +178,18 @@ def source_of(
         label_names=split.label_names,
         feature_names=split.feature_names,
         task=_task(split),
-        status="no_privacy" if run.privacy_report is None else "simulation",
+        status=_status(run),
         payment=payment,
         is_judged_privately=is_judged_privately,
     )
+
+
+def _status(run: LoadedRun) -> ReleaseStatus:
+    """A release where the privacy report is one: its noise was drawn for release."""
+    report = run.privacy_report
+    if report is None:
+        return "no_privacy"
+    return "release" if report["status"] == "release" else "simulation"
 
 
 def _compressed(run: LoadedRun, like: Any) -> Any:

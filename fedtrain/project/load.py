@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from fedtrain.core.errors import CheckpointError
+from fedtrain.data.schema import load_schema
 from fedtrain.project.build import Project, build
 from fedtrain.project.config import ProjectConfig
+from fedtrain.project.deployed import deployed
 from fedtrain.project.keras_weights import keras_model_with
 from fedtrain.project.read import read_config
 from fedtrain.project.run_folder import BUDGET_EXHAUSTED, RunFolder, existing_run
@@ -67,8 +69,16 @@ class LoadedRun:
     def project(self) -> Project:
         """The objects of the run; reads its data again where they are not held."""
         if self._project is None:
-            self._project = build(self.config, folder=self.folder.path)
+            self._project = self._built()
         return self._project
+
+    def _built(self) -> Project:
+        folder = self.folder.path
+        if not self.folder.read_json(self.folder.info).get("served"):
+            return build(self.config, folder=folder)
+        return deployed(
+            self.config, folder=folder, schema=load_schema(self.folder.schema)
+        )
 
     def keras_model(self) -> Any:
         """A Keras model with the final weights."""

@@ -34,6 +34,7 @@ def run_facts(project: Project) -> dict[str, Any]:
             **_row_counts(project),
             "source": project.split.source,
         },
+        "served": bool(train_set.info.get("declared")),
         "data_sha256": data_sha256(train_set),
         "model": {
             "name": project.model.name,
