@@ -30,6 +30,7 @@ from aggregator.leaves import (
     new_key,
     server_leaf,
 )
+from aggregator.operators import Operators
 from aggregator.partners import IssuedCertificate, Partner, PartnerRegister
 from fedtrain.core.errors import IdentityError
 from fedtrain.core.files import write_atomically
@@ -146,6 +147,11 @@ class Authority:
     def server_path(self) -> Path:
         """The private file with the server's key and certificate."""
         return self._home / _SERVER_FILE
+
+    @property
+    def operators(self) -> Operators:
+        """The certificates that open the operator's page."""
+        return Operators(self._home / "operators", self._certificate, self._issuer)
 
     def server_pair(self) -> TlsPair:
         """The server's key and certificate, as they are on the disk now."""

@@ -44,6 +44,7 @@ class Collector:
     def collect(self, call: RoundCall) -> Collected:
         """See ``Rounds.collect``."""
         call.check(self._book.run_id)
+        self._check_going_on()  # a round planned now would undo an ending
         state = self._begun(call, self._stored(call))
         if state.stage == "collecting":
             state = self._awaited(call)

@@ -42,6 +42,16 @@ class Federation(NamedTuple):
         """Folder of the runs' folders."""
         return self.path / "runs"
 
+    @property
+    def page_token(self) -> Path:
+        """The private file with the token of the operator's page."""
+        return self.path / "page.token"
+
+    @property
+    def seen(self) -> Path:
+        """When partners were last seen."""
+        return self.path / "seen.json"
+
     def config(self) -> ProjectConfig:
         """The project file, read again."""
         return read_config(self.project)
@@ -68,7 +78,8 @@ class Federation(NamedTuple):
     def terms(self) -> Terms:
         """What an invitation says besides the partner's name."""
         service = self.service()
-        return Terms(self.plan(), service.address, service.hosts[0])
+        address = service.public_address or service.address
+        return Terms(self.plan(), address, service.hosts[0])
 
 
 def found(federation: Federation) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedtrain.core.errors import IdentityError
-from fedtrain.wire.certificates import client_uri, server_uri
+from fedtrain.wire.certificates import client_uri, operator_uri, server_uri
 
 LEAF_DAYS = 90
 _AUTHORITY_DAYS = 3650
@@ -66,6 +66,15 @@ def server_leaf(
     names = [x509.UniformResourceIdentifier(server_uri(name)), *map(_host, hosts)]
     builder = _builder(_common_name(name), public_key, now=now, days=LEAF_DAYS)
     return issuer.sign(builder, names, ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+def operator_leaf(
+    public_key: PublicKey, name: str, *, issuer: "Issuer", now: datetime.datetime
+) -> x509.Certificate:
+    """One that opens the operator's page, and nothing else; for TLS clients alone."""
+    names = [x509.UniformResourceIdentifier(operator_uri(name))]
+    builder = _builder(_common_name(name), public_key, now=now, days=LEAF_DAYS)
+    return issuer.sign(builder, names, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 class Issuer:

@@ -56,12 +56,14 @@ class Reception:
         self._sending: set[str] = set()
         self._unsettled: list[_Settlement] = []
         self.activity: dict[str, Activity] = {}
+        self.told_the_end: set[str] = set()
 
     def task_for(self, client_id: str) -> pb.Task:
         """See ``Rounds.task_for``."""
         ending, state = self._book.ending, self._book.current
         if ending is not None:
             kind = pb.FINISHED if ending.status == "finished" else pb.STOPPED
+            self.told_the_end.add(client_id)
             return pb.Task(code=pb.ACCEPTED, kind=kind, text=ending.text)
         if state is None or not _awaits(state, client_id):
             return pb.Task(code=pb.ACCEPTED, kind=pb.WAIT)

@@ -98,6 +98,11 @@ class Rounds:
         draft = Draft(self.run_id, None, 0, "finished", body, now_ms())
         self._collector.record(lambda: [draft])
 
+    @property
+    def told_the_end(self) -> frozenset[str]:
+        """The clients that were told, by this process, that the run has ended."""
+        return frozenset(self._reception.told_the_end)
+
     def stop(self) -> None:
         """Ends a ``collect`` that waits: the aggregator is shutting down."""
         self._collector.stop()

@@ -1,7 +1,8 @@
 """The rounds of one run as its journal tells them; the one place that adds to it."""
 
+import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from aggregator.round_state import Kind, RoundState, applied
 from fedtrain.core.errors import JournalError
 
 Key = tuple[Kind, int]
+_MOST_RECENT = 500
+_TOLD = ("task", "client", "why", "num_deadlines", "status", "text")
+_LOG = logging.getLogger(__name__)
 
 
 class Ending(NamedTuple):
@@ -43,6 +47,7 @@ class RunBook:
       sequences: Greatest sequence of an accepted request, by client.
       participations: Number of sums that a client's contribution is in, by client.
       counts: Events of each kind that this process recorded.
+      recent: The last events of the run, the oldest first.
       changed: Notified after every record.
     """
 
@@ -56,13 +61,17 @@ class RunBook:
         self.sequences: dict[str, int] = {}
         self.participations: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.recent: tuple[Draft, ...] = ()
         self.listeners: list[Callable[[], None]] = []
         self._journal = journal
         self._rounds: dict[Key, RoundState] = {}
         self._attempts: dict[Key, int] = {}
+        recent: deque[Draft] = deque(maxlen=_MOST_RECENT)
         for event in journal.events():
             if event.draft.run_id == run_id:
                 self._take_in(event.draft, _after(self._rounds, event.draft))
+                recent.append(event.draft)
+        self.recent = tuple(recent)
 
     def find(self, kind: Kind, round_number: int) -> RoundState | None:
         """The newest attempt at a round; None if there is none, or it is long past."""
@@ -104,6 +113,8 @@ class RunBook:
         for draft, state in followed:
             self._take_in(draft, state)
             self.counts[draft.kind] += 1
+            _LOG.info("%s", draft.kind, extra={"event": _logged(draft)})
+        self.recent = (*self.recent, *drafts)[-_MOST_RECENT:]
         self.changed.notify_all()
         if self._public() != before:
             self.tell()
@@ -164,6 +175,13 @@ class RunBook:
         if current is None:
             return (self.ending,)
         return (self.ending, current.kind, current.round_number, current.attempt)
+
+
+def _logged(draft: Draft) -> dict[str, Any]:
+    """What a log line says of an event: who and why, no hashes and no numbers."""
+    told = {name: draft.body[name] for name in _TOLD if name in draft.body}
+    where = {"run_id": draft.run_id, "round": draft.round_number}
+    return {**where, "attempt": draft.attempt, **told}
 
 
 def _after(states: Mapping[Key, RoundState], draft: Draft) -> RoundState | None:

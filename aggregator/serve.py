@@ -3,20 +3,31 @@
 import importlib
 import json
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from aggregator.calls import Served
+from aggregator.events import now_ms
 from aggregator.home import Federation, current_run
 from aggregator.journal import Journal
-from aggregator.rounds import Rounds
+from aggregator.page import Doors, Page
+from aggregator.page_access import Access, token_in
+from aggregator.page_state import Shown
+from aggregator.rounds import Rounds, RunStoppedError
+from aggregator.seen import read_seen
 from aggregator.server import Server, serving
+from aggregator.stopping import PAUSED, STOPPED, Stopper, note_status, watched
+from aggregator.traffic import PartnerSeen
 from fedtrain.cli.quiet import load_tensorflow
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.core.files import write_atomically
+
+_TELL_S = 30.0
+_HERE_S = 90
 
 
 def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
@@ -33,6 +44,8 @@ def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
 
     Raises:
       TooFewClientsError: If too few partners answered; the run can be resumed.
+      StoppedError: If the operator has ended the run; partners were told.
+      RunStoppedError: If the operator has paused it; the run can be resumed.
       ConfigError: If the project file no longer gives the plan that was approved.
     """
     with ExitStack() as stack:
@@ -40,18 +53,34 @@ def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
         journal = Journal(federation.journal, federation.service().database)
         stack.callback(journal.close)
         run_id = current_run(federation)
-        rounds = None
+        opened = None
         if run_id is not None:
-            rounds = _opened(federation, journal, run_id, stack, console)
+            opened = _opened(federation, journal, run_id, stack, console)
+            _refuse_ended(federation, opened, console)
         load_tensorflow(one_thread_per_operation=True)
         trained = importlib.import_module("aggregator.trained")
         run = trained.prepared(federation, run_id)
-        if rounds is None:
+        if opened is None:
             _note_run(federation, run.run_id)
-            rounds = _opened(federation, journal, run.run_id, stack, console)
-        stack.callback(rounds.stop)
-        summary: dict[str, Any] = trained.trained(run, rounds, console=console)
+            opened = _opened(federation, journal, run.run_id, stack, console)
+        stack.callback(opened.rounds.stop)
+        try:
+            summary: dict[str, Any] = trained.trained(
+                run, opened.rounds, console=console
+            )
+        except RunStoppedError:
+            _end_stopped(federation, opened, console)
+            raise
+        _tell_the_end(opened, console)
         return summary
+
+
+class _Open(NamedTuple):
+    """A run behind an open port."""
+
+    rounds: Rounds
+    partners: Mapping[str, PartnerSeen]
+    stopper: Stopper
 
 
 def _opened(
@@ -60,24 +89,81 @@ def _opened(
     run_id: str,
     stack: ExitStack,
     console: Console,
-) -> Rounds:
+) -> _Open:
     """The run's rounds, behind an open port until ``stack`` is left."""
     plan = federation.plan()
     rounds = Rounds(
         journal, run_id=run_id, plan_sha256=plan.sha256, folder=federation.spool
     )
-    if rounds.book.ending is not None:
-        raise ConfigError(
-            f"The run {run_id} has ended ({rounds.book.ending.text}). `fedtrain export "
-            f"{federation.runs / run_id}` releases its model; another run is another "
-            "federation: `fedtrain-aggregator init --home`."
-        )
-    served = Served(rounds, federation.authority(), plan.canonical())
-    server = Server(served, address=federation.service().address)
-    port = stack.enter_context(serving(server))
-    host = federation.service().address.rpartition(":")[0]
+    authority, service = federation.authority(), federation.service()
+    served = Served(rounds, authority, plan.canonical())
+    server = Server(served, address=service.address)
+    partners = server.traffic.partners
+    partners.update(read_seen(federation.seen))
+    access = Access(token_in(federation.page_token), authority)
+    page = Page(
+        Shown(federation, plan, authority, rounds, partners),
+        Doors(service.page, access, server.registry, federation.seen),
+    )
+    port = stack.enter_context(serving(server, page))
+    host, page_host = (a.rpartition(":")[0] for a in (service.address, service.page))
     console.print(f"Serving {run_id} on {host}:{port}", highlight=False)
-    return rounds
+    console.print(
+        f"Page https://{page_host}:{page.port}/, its token is in "
+        f"{federation.page_token}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    stopper = stack.enter_context(watched(federation, rounds))
+    return _Open(rounds, partners, stopper)
+
+
+def _refuse_ended(federation: Federation, opened: _Open, console: Console) -> None:
+    """Tells the partners of a run that ended before, and then the operator."""
+    ending, run_id = opened.rounds.book.ending, opened.rounds.run_id
+    if ending is None:
+        return
+    # Nobody has called this process yet: all that ever did may want to hear it.
+    _tell_the_end(opened, console, everybody=True)
+    raise ConfigError(
+        f"The run {run_id} has ended ({ending.text}). `fedtrain export "
+        f"{federation.runs / run_id}` releases its model; another run is another "
+        "federation: `fedtrain-aggregator init --home`."
+    )
+
+
+def _end_stopped(federation: Federation, opened: _Open, console: Console) -> None:
+    """Ends the run, or pauses it, as the operator has asked by ``runs stop``."""
+    request, run_id = opened.stopper.request, opened.rounds.run_id
+    if request is None:
+        return
+    if not request.is_final:
+        note_status(federation.runs, run_id, PAUSED, request.text)
+        return
+    opened.rounds.finish(STOPPED, request.text)
+    note_status(federation.runs, run_id, STOPPED, request.text)
+    _tell_the_end(opened, console)
+    raise StoppedError(
+        f"The run {run_id} was ended by the operator: {request.text}. Its checkpoints "
+        "stay; what it spent stays spent."
+    )
+
+
+def _tell_the_end(opened: _Open, console: Console, *, everybody: bool = False) -> None:
+    """Keeps the port open until the partners that are there know of the end."""
+    recently = 0 if everybody else now_ms() - 1000 * _HERE_S
+    here = {
+        name
+        for name, seen in opened.partners.items()
+        if seen.last_seen_unix_ms >= recently
+    }
+    give_up = time.monotonic() + _TELL_S
+    if not here <= opened.rounds.told_the_end:
+        console.print(
+            f"Telling partners that the run has ended ({_TELL_S:g} s at most)"
+        )
+    while not here <= opened.rounds.told_the_end and time.monotonic() < give_up:
+        time.sleep(0.1)
 
 
 def _note_run(federation: Federation, run_id: str) -> None:

@@ -233,6 +233,7 @@ class ServiceSection(Section):
     clients: Annotated[list[ClientId], Field(min_length=1)]
     rows_per_client: Count
     address: Address = "127.0.0.1:8470"
+    public_address: Address | None = None
     hosts: list[Text] = Field(default=["localhost"])
     page: Address = "127.0.0.1:8471"
     home: Text = "aggregator-home"

@@ -36,6 +36,11 @@ def server_uri(name: str) -> str:
     return f"fedtrain://server/{name}"
 
 
+def operator_uri(name: str) -> str:
+    """The name in the SAN of a certificate that opens the operator's page."""
+    return f"fedtrain://operator/{name}"
+
+
 def check_client_id(client_id: str) -> None:
     """Refuses what is no client id.
 
@@ -152,18 +157,18 @@ def requested_key(pem: bytes | str, *, client_id: str) -> ec.EllipticCurvePublic
 
 
 def _check_role(leaf: x509.Certificate, uri: str) -> None:
-    is_client = uri.startswith(client_uri(""))
+    is_server = uri.startswith(server_uri(""))
     usage = (
-        ExtendedKeyUsageOID.CLIENT_AUTH
-        if is_client
-        else ExtendedKeyUsageOID.SERVER_AUTH
+        ExtendedKeyUsageOID.SERVER_AUTH
+        if is_server
+        else ExtendedKeyUsageOID.CLIENT_AUTH
     )
     found = _extension(leaf, x509.ExtendedKeyUsage)
     constraints = _extension(leaf, x509.BasicConstraints)
     if found is None or constraints is None:
         raise IdentityError("The certificate does not say what it is for.")
     if list(found) != [usage] or constraints.ca:
-        role = "client" if is_client else "server"
+        role = "server" if is_server else "client"
         raise IdentityError(f"The certificate has a wrong role: it is no {role}'s.")
 
 
