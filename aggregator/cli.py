@@ -3,33 +3,35 @@
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from aggregator.cli_keep import audit, backup, repair, restore
+from aggregator.cli_options import AsFormat, Home
+from aggregator.cli_partners import page, partners
+from aggregator.cli_runs import runs
 from aggregator.home import DEFAULT, Federation, federation_in, found
+from aggregator.logs import LogFormat, log_to_stderr
 from fedtrain.cli.output import Format, show_json, show_table, show_text
 from fedtrain.cli.program import program, run_program
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
+from fedtrain.wire.certificates import certificate_in
 
 app = program(
     "fedtrain-aggregator", help="The operator's side of a federation of partners."
 )
-partners = typer.Typer(help="Who takes part, and until when.", no_args_is_help=True)
 app.add_typer(partners, name="partners")
-
-Home = Annotated[
-    Path,
-    typer.Option(
-        "--home", envvar="FEDTRAIN_AGGREGATOR_HOME", help="The operator's folder."
-    ),
-]
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+app.add_typer(page, name="page")
+app.add_typer(runs, name="runs")
+app.add_typer(audit, name="audit")
+app.command()(backup)
+app.command()(restore)
+app.command()(repair)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,12 +121,22 @@ def admit(
 
 
 @app.command()
-def serve(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+def serve(
+    *,
+    home: Home = DEFAULT,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Of the events on standard error.")
+    ] = LogFormat.text,
+    format: AsFormat = Format.text,
+) -> None:
     """Run the rounds with the partners, to the end or until you stop it."""
     from aggregator.serve import serve as serve_federation  # noqa: PLC0415
 
     federation = federation_in(home)
-    summary = serve_federation(federation, console=Console(stderr=True))
+    log_to_stderr(log_format)
+    # With JSON lines nothing else may stand between them.
+    console = Console(stderr=True, quiet=log_format is LogFormat.json)
+    summary = serve_federation(federation, console=console)
     if format is Format.json:
         show_json(summary)
         return
@@ -165,51 +177,28 @@ def status(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     show_rounds(found_status)
 
 
-@partners.command("list")
-def list_partners(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
-    """Show the partners, their keys and when their certificates end."""
-    known = federation_in(home).authority().partners()
-    rows = [
-        {
-            "partner": one.client_id,
-            "state": one.state,
-            "admitted": _day(one.admitted),
-            "certificate ends": _day(one.current.expires) if one.certificates else "",
-            "software": one.software,
-            "key": one.fingerprint,
-        }
-        for one in known
-    ]
+@app.command()
+def plan(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+    """Show the plan in words, as every partner reads it before approving it."""
+    from fedtrain.wire.plan_words import in_words  # noqa: PLC0415
+
+    found_plan = federation_in(home).plan()
     if format is Format.json:
-        show_json(rows)
-    elif rows:
-        show_table(rows, title="Partners")
-    else:
-        show_text("Nobody is admitted yet.")
-
-
-@partners.command()
-def revoke(client_id: str, *, home: Home = DEFAULT) -> None:
-    """Refuse all further calls of a partner, from the next one on."""
-    federation_in(home).authority().revoke(client_id)
-    show_text(f"Revoked {client_id}. Its calls are refused from now on.")
-
-
-@partners.command()
-def invite(client_id: str, *, home: Home = DEFAULT) -> None:
-    """Write an admitted partner's invitation again, for the present plan."""
-    federation = federation_in(home)
-    invitation = federation.authority().invitation(client_id, federation.terms())
-    path = Path(f"{client_id}.invitation")
-    write_atomically(path, invitation.to_bytes())
-    show_text(f"Wrote {path}, for plan {invitation.plan_sha256[:12]}.")
+        show_json({"sha256": found_plan.sha256, **found_plan.model_dump(mode="json")})
+        return
+    show_text(in_words(found_plan))
 
 
 @app.command()
-def rotate(*, home: Home = DEFAULT) -> None:
+def rotate(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     """Give the server a new certificate; a running one takes it up by itself."""
-    federation_in(home).authority().rotate_server()
-    show_text("The server has a new certificate.")
+    authority = federation_in(home).authority()
+    authority.rotate_server()
+    ends = certificate_in(authority.server_pair().certificate_pem).not_valid_after_utc
+    if format is Format.json:
+        show_json({"server_certificate_ends": f"{ends:%Y-%m-%d}"})
+        return
+    show_text(f"The server has a new certificate, until {ends:%Y-%m-%d}.")
 
 
 def show_rounds(found_status: Mapping[str, Any]) -> None:
@@ -228,7 +217,3 @@ def show_rounds(found_status: Mapping[str, Any]) -> None:
         show_table(rows, title="Rounds")
     if found_status["round"] is not None:
         show_text(f"The open round closes {found_status['round']['closes']}.")
-
-
-def _day(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d")

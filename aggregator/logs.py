@@ -26,7 +26,8 @@ def log_to_stderr(format: LogFormat) -> None:
     for name in ("aggregator", "fedtrain"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.INFO)
+        # People are told what changes; a program may want every event.
+        logger.setLevel(logging.DEBUG if format is LogFormat.json else logging.INFO)
         logger.propagate = False
 
 
@@ -57,15 +58,9 @@ class _JsonLines(logging.Formatter):
 
 class _ShortLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """A clock's time, what happened, and the event's fields."""
-        fields = getattr(record, "event", {})
-        told = " ".join(
-            f"{name}={value}"
-            for name, value in fields.items()
-            if value is not None and name not in {"run_id", "task"}
-        )
+        """The time of day in UTC, and what happened."""
         level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
-        line = f"{_time(record):%H:%M:%S} {level}{record.getMessage()} {told}".rstrip()
+        line = f"{_time(record):%H:%M:%S} {level}{record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -4,12 +4,13 @@ Nothing is in it that was not released: states, names and times of partners, and
 run's metrics what ``run_files`` lets through.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cryptography import x509
 
 from aggregator.authority import Authority
+from aggregator.event_words import in_words
 from aggregator.events import Draft, now_ms
 from aggregator.home import Federation
 from aggregator.partners import Partner
@@ -94,31 +95,6 @@ def timeline(recent: Sequence[Draft]) -> list[dict[str, Any]]:
         }
         for draft in reversed(of_round[-_MOST_EVENTS:])
     ]
-
-
-def in_words(draft: Draft) -> str:
-    """An event of the journal as a sentence."""
-    body = draft.body
-    words: dict[str, Callable[[], str]] = {
-        "planned": lambda: f"planned for {len(body['cohort'])} partners",
-        "configured": lambda: "the model is ready to be fetched",
-        "collecting": lambda: _opened(body["num_deadlines"]),
-        "accepted": lambda: f"contribution of {body['client']} is in",
-        "lost": lambda: f"{body['client']} is lost: {body['why']}",
-        "closed": lambda: f"closed with {len(body['accepted'])} contributions",
-        "charged": lambda: "its cost is in the privacy ledger",
-        "committed": lambda: "the new model is saved",
-        "aborted": lambda: f"aborted: {body['why']}",
-        "finished": lambda: f"the run is {body['status']}: {body['text']}",
-    }
-    tell = words.get(draft.kind)
-    return tell() if tell is not None else draft.kind
-
-
-def _opened(num_deadlines: int) -> str:
-    if num_deadlines == 1:
-        return "open: waiting for contributions"
-    return f"too few at the deadline: waiting again (deadline {num_deadlines})"
 
 
 def _partners(shown: Shown, status: Mapping[str, Any]) -> list[dict[str, Any]]:

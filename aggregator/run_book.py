@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aggregator.event_words import in_words
 from aggregator.events import Draft, now_ms
 from aggregator.journal import Journal, JournalUnavailableError
 from aggregator.round_state import Kind, RoundState, applied
@@ -13,6 +14,7 @@ from fedtrain.core.errors import JournalError
 
 Key = tuple[Kind, int]
 _MOST_RECENT = 500
+_QUIET = frozenset({"planned", "configured", "charged", "committed"})
 _TOLD = ("task", "client", "why", "num_deadlines", "status", "text")
 _LOG = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class RunBook:
         for draft, state in followed:
             self._take_in(draft, state)
             self.counts[draft.kind] += 1
-            _LOG.info("%s", draft.kind, extra={"event": _logged(draft)})
+            level = logging.DEBUG if draft.kind in _QUIET else logging.INFO
+            _LOG.log(level, "%s", _sentence(draft), extra={"event": _logged(draft)})
         self.recent = (*self.recent, *drafts)[-_MOST_RECENT:]
         self.changed.notify_all()
         if self._public() != before:
@@ -181,7 +184,14 @@ def _logged(draft: Draft) -> dict[str, Any]:
     """What a log line says of an event: who and why, no hashes and no numbers."""
     told = {name: draft.body[name] for name in _TOLD if name in draft.body}
     where = {"run_id": draft.run_id, "round": draft.round_number}
-    return {**where, "attempt": draft.attempt, **told}
+    return {"event": draft.kind, **where, "attempt": draft.attempt, **told}
+
+
+def _sentence(draft: Draft) -> str:
+    words = in_words(draft)
+    if draft.round_number is None:
+        return words
+    return f"round {draft.round_number + 1}: {words}"
 
 
 def _after(states: Mapping[Key, RoundState], draft: Draft) -> RoundState | None:

@@ -1,0 +1,221 @@
+"""Whether all that the operator keeps is what was written: nothing is trusted by name.
+
+The journal's chain and its head, the privacy ledger and how long a checkpoint remembers
+it, the run's settings and checkpoints, whose weights the journal names by their hash,
+and the files of releases. No TensorFlow is needed.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aggregator.events import Event, Head
+from aggregator.head_file import HeadFile
+from aggregator.home import Federation, current_run
+from aggregator.journal import head_path, stored_events
+from fedtrain.core.errors import (
+    CheckpointError,
+    ConfigError,
+    FedtrainError,
+    JournalError,
+    LedgerError,
+    TamperedReleaseError,
+)
+from fedtrain.privacy.ledger import Ledger
+from fedtrain.project.run_folder import RunFolder
+
+
+class Check(NamedTuple):
+    """One thing that was looked at.
+
+    Attributes:
+      what: Its name.
+      ok: Whether it is as it was written.
+      text: What was found.
+      exit_code: Of the error; 0 where there is none.
+    """
+
+    what: str
+    ok: bool
+    text: str
+    exit_code: int
+
+
+class SavedCheckpoint(NamedTuple):
+    """What a checkpoint's file says of itself, once its hash was checked.
+
+    Attributes:
+      rounds_done: How many rounds are in it.
+      state_sha256: Of its arrays, as the journal notes it.
+      ledger_head: How long the privacy ledger was; None without privacy.
+    """
+
+    rounds_done: int
+    state_sha256: str
+    ledger_head: Mapping[str, Any] | None
+
+
+def audit(federation: Federation) -> list[Check]:
+    """Looks at everything; what is damaged is said, and the rest is still looked at."""
+    events: list[Event] = []
+    checks = [_checked("journal", partial(_journal, federation, events))]
+    run_id = current_run(federation)
+    if run_id is None:
+        return checks
+    folder = RunFolder(federation.runs / run_id)
+    return [
+        *checks,
+        _checked("run folder", partial(_settings, folder)),
+        *(
+            _checked(f"checkpoint {path.name}", partial(_state, path, events))
+            for path in checkpoints(folder)
+        ),
+        _checked("privacy ledger", partial(_ledger, folder)),
+        *(
+            _checked(f"release {path.parent.name}", partial(_release, path.parent))
+            for path in sorted((folder.path / "export").rglob("release.json"))
+        ),
+    ]
+
+
+def checkpoints(folder: RunFolder) -> list[Path]:
+    """The checkpoints of a run, the oldest first."""
+    return sorted(folder.checkpoints.glob("round-*.ckpt"))
+
+
+def read_checkpoint(path: Path) -> SavedCheckpoint:
+    """A checkpoint's own words, checked by the hash in its header.
+
+    Raises:
+      CheckpointError: If it is not what was written.
+    """
+    line, _, body = path.read_bytes().partition(b"\n")
+    try:
+        header = json.loads(line)
+        given = header.pop("sha256")
+    except (ValueError, AttributeError, KeyError):
+        header, given = {}, None
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(body)
+    if digest.hexdigest() != given:
+        raise CheckpointError(f"{path} is damaged: it does not match its own hash.")
+    return SavedCheckpoint(
+        header["round_number"], _arrays_sha256(body), header["ledger_head"]
+    )
+
+
+def _checked(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, ok=True, text=look(), exit_code=0)
+    except FedtrainError as error:
+        return Check(what, ok=False, text=str(error), exit_code=error.exit_code)
+    except OSError as error:
+        return Check(what, ok=False, text=str(error), exit_code=1)
+
+
+def _journal(federation: Federation, events: list[Event]) -> str:
+    noted = _noted_head(federation.journal)
+    head = Head()
+    for event in stored_events(federation.journal, federation.service().database):
+        events.append(event)
+        head = head.after(event)
+    hashes = {event.hash for event in events}
+    if noted is None or (noted.sequence and noted.hash not in hashes):
+        raise JournalError(
+            f"The journal ends at event {head.sequence}, but the head kept beside it "
+            "is damaged or says otherwise. Stop the aggregator, then run "
+            "`fedtrain-aggregator repair`."
+        )
+    return f"{head.sequence} events, chained; the head is {head.hash[:16]}"
+
+
+def _noted_head(folder: Path) -> Head | None:
+    if not head_path(folder).exists():
+        return None
+    file = HeadFile(head_path(folder))
+    try:
+        return file.read()
+    finally:
+        file.close()
+
+
+def _settings(folder: RunFolder) -> str:
+    noted = folder.read_json(folder.info).get("project_sha256")
+    if noted != folder.project_sha256():
+        raise ConfigError(
+            f"The settings or the model in {folder.path} are not those that the run "
+            "began with."
+        )
+    return f"settings and model as at the start, {noted[:16]}"
+
+
+def _state(path: Path, events: list[Event]) -> str:
+    saved = read_checkpoint(path)
+    noted = [
+        event.draft.body["state_sha256"]
+        for event in events
+        if event.draft.kind == "committed"
+        and event.draft.round_number == saved.rounds_done - 1
+        and event.draft.body["task"] == "train"
+    ]
+    if noted and saved.state_sha256 not in noted:
+        raise CheckpointError(
+            f"{path} holds other weights than the journal notes for the end of round "
+            f"{saved.rounds_done}."
+        )
+    known = "the journal names the same weights" if noted else "not in the journal yet"
+    return f"intact after {saved.rounds_done} rounds; {known}"
+
+
+def _ledger(folder: RunFolder) -> str:
+    path = folder.read_json(folder.info).get("ledger")
+    if path is None:
+        return "none: the run has no [privacy]"
+    if not Path(path).exists() and checkpoints(folder):
+        raise LedgerError(
+            f"{path} is not there, though the run has charged it. Put it back from "
+            "where it is backed up; a new one would forget what was spent."
+        )
+    ledger = Ledger(path)
+    for saved in checkpoints(folder):
+        head = _ledger_head(saved)
+        if head is not None:
+            ledger.expect(head)
+    return f"{ledger.head()['length']} entries, none missing; {path}"
+
+
+def _ledger_head(path: Path) -> Mapping[str, Any] | None:
+    try:
+        return read_checkpoint(path).ledger_head
+    except CheckpointError:  # told of by itself
+        return None
+
+
+def _release(folder: Path) -> str:
+    try:
+        files = json.loads((folder / "release.json").read_text("utf-8"))["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TamperedReleaseError(f"{folder}/release.json cannot be read.") from error
+    for name, noted in files.items():
+        path = folder / name
+        found = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(found).hexdigest() != noted:
+            raise TamperedReleaseError(f"{path} is not the file that was released.")
+    return (
+        f"{len(files)} files as recorded; `fedtrain release verify` checks who signed"
+    )
+
+
+def _arrays_sha256(body: bytes) -> str:
+    digest = hashlib.sha256()
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if name.startswith("state_")]
+        for index in range(len(names)):
+            digest.update(np.ascontiguousarray(arrays[f"state_{index}"]).data)
+    return digest.hexdigest()

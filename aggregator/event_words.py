@@ -1,0 +1,30 @@
+"""Events of the journal in plain English: for the page, and for log lines."""
+
+from collections.abc import Callable
+
+from aggregator.events import Draft
+
+
+def in_words(draft: Draft) -> str:
+    """What happened, in a few words; the round's number is not among them."""
+    body = draft.body
+    words: dict[str, Callable[[], str]] = {
+        "planned": lambda: f"planned for {len(body['cohort'])} partners",
+        "configured": lambda: "the model is ready to be fetched",
+        "collecting": lambda: _opened(body["num_deadlines"]),
+        "accepted": lambda: f"contribution of {body['client']} is in",
+        "lost": lambda: f"{body['client']} is lost: {body['why']}",
+        "closed": lambda: f"closed with {len(body['accepted'])} contributions",
+        "charged": lambda: "its cost is in the privacy ledger",
+        "committed": lambda: "the new model is saved",
+        "aborted": lambda: f"aborted: {body['why']}",
+        "finished": lambda: f"the run is {body['status']}: {body['text']}",
+    }
+    tell = words.get(draft.kind)
+    return tell() if tell is not None else draft.kind
+
+
+def _opened(num_deadlines: int) -> str:
+    if num_deadlines == 1:
+        return "open: waiting for contributions"
+    return f"too few at the deadline: waiting again (deadline {num_deadlines})"
