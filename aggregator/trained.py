@@ -11,11 +11,13 @@ from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
 from fedtrain.core.errors import ConfigError
 from fedtrain.project.build import Project
+from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import nest_sha256
 from fedtrain.project.deployed import deployed
 from fedtrain.project.run import run, start_run
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.checkpoint import CheckpointStore
+from fedtrain.wire.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ def prepared(federation: Federation, run_id: str | None) -> ServedRun:
     tracking = config.tracking.model_copy(
         update={"runs_dir": str(federation.runs.resolve()), "checkpoint_every": 1}
     )
-    project = deployed(
-        config.model_copy(update={"tracking": tracking}),
-        folder=federation.project.parent,
-    )
+    config = config.model_copy(update={"tracking": tracking})
+    solved = _with_noise(config, federation.plan())
+    project = deployed(solved, folder=federation.project.parent)
     _check_plan(federation, project)
+    project = replace(project, config=config)
     if run_id is None:
         return ServedRun(project, start_run(project))
     return ServedRun(project, RunFolder(federation.runs / run_id))
@@ -76,6 +78,17 @@ def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str,
         rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
     rounds.finish("finished", f"all {config.rounds.num_rounds} rounds are done")
     return summary
+
+
+def _with_noise(config: ProjectConfig, approved: Plan) -> ProjectConfig:
+    """``config`` with the noise that partners approved: it need not be solved again."""
+    if config.privacy is None or approved.privacy is None:
+        return config
+    sections: Any = approved.task["sections"]
+    noise = {"noise_multiplier": sections["privacy"]["noise_multiplier"]}
+    return config.model_copy(
+        update={"privacy": config.privacy.model_copy(update=noise)}
+    )
 
 
 def _check_plan(federation: Federation, project: Project) -> None:
