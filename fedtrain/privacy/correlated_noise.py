@@ -145,7 +145,8 @@ def tree_mechanism(
         state: TreeState, like: Any, seed: seeds.Seed, stddev: float
     ) -> tuple[Any, TreeState]:
         number = state.round_number
-        base = tf.where(number == 0, tf.convert_to_tensor(seed), state.seed)
+        is_first = tf.equal(number, 0)  # "==" compares objects in TFF's graphs
+        base = tf.where(is_first, tf.convert_to_tensor(seed), state.seed)
         levels = num_rounds.bit_length()
         stddev = tf.where(
             number < num_rounds, tf.constant(stddev, tf.float64), math.nan

@@ -123,7 +123,8 @@ class _OverRealCharacters(tf.keras.losses.Loss):
         """A scalar."""
         labels = tf.cast(y_true, tf.int32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y_pred)
-        real = tf.cast(labels != 0, losses.dtype)
+        # In TFF's graphs "labels != 0" compares objects, and is True.
+        real = tf.cast(tf.not_equal(labels, 0), losses.dtype)
         return tf.reduce_sum(losses * real) / tf.maximum(tf.reduce_sum(real), 1.0)
 
 
