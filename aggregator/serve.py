@@ -16,6 +16,7 @@ from aggregator.home import Federation, current_run
 from aggregator.journal import Journal
 from aggregator.page import Doors, Page
 from aggregator.page_access import Access, token_in
+from aggregator.page_metrics import PageMetrics
 from aggregator.page_state import Shown
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.seen import read_seen
@@ -101,8 +102,10 @@ def _opened(
     partners = server.traffic.partners
     partners.update(read_seen(federation.seen))
     access = Access(token_in(federation.page_token), authority)
+    shown = Shown(federation, plan, authority, rounds, partners)
+    server.registry.register(PageMetrics(shown))
     page = Page(
-        Shown(federation, plan, authority, rounds, partners),
+        shown,
         Doors(service.page, access, server.registry, federation.seen),
     )
     port = stack.enter_context(serving(server, page))
