@@ -13,7 +13,7 @@ from fedtrain.export.choice import recommended
 from fedtrain.export.edge import needs_ranges
 from fedtrain.export.lineage import lineage_of
 from fedtrain.export.page import write_page
-from fedtrain.export.paid_scores import Judged, judged
+from fedtrain.export.paid_scores import Judged, check_judged, judged
 from fedtrain.export.payment import judges_private_rows, payment_of
 from fedtrain.export.release_folder import new_release
 from fedtrain.export.source import Source, source_of
@@ -77,9 +77,10 @@ def export_run(
     targets = checked_targets(settings.to if to is None else to)
     check_packages(targets)
     _check_privacy(loaded, settings)
-    payment = payment_of(
-        loaded, settings, needs_ranges=_needs_ranges(settings, targets)
-    )
+    needs_ranges = _needs_ranges(settings, targets)
+    if needs_ranges:
+        _check_rows_are_here(loaded, settings)
+    payment = payment_of(loaded, settings, needs_ranges=needs_ranges)
     told("reading the run and its rows")
     source = source_of(
         loaded,
@@ -87,7 +88,8 @@ def export_run(
         payment=payment,
         is_judged_privately=judges_private_rows(loaded, settings),
     )
-    if settings.calibration == "raw_private" and _needs_ranges(settings, targets):
+    check_judged(source, error_bound=settings.error_bound)
+    if settings.calibration == "raw_private" and needs_ranges:
         source = with_raw_calibration(source)
     parent = Path(into or loaded.folder.path / "export")
     with new_release(parent) as (aside, version):
@@ -130,6 +132,15 @@ def _check_privacy(loaded: LoadedRun, settings: ExportSection) -> None:
             "the model, and voids its privacy statement. If that is meant, say so: "
             "--accept-raw-calibration (export.accept_raw_calibration = true). "
             '"schema" and "private_query" keep the statement.'
+        )
+
+
+def _check_rows_are_here(loaded: LoadedRun, settings: ExportSection) -> None:
+    if loaded.is_served and settings.calibration in ("private_query", "raw_private"):
+        raise ConfigError(
+            f'export.calibration = "{settings.calibration}" asks training rows, but '
+            f"those of {loaded.config.name} are with its partners. Use "
+            '"schema", or leave int8 out (export.edge_variants).'
         )
 
 
@@ -192,6 +203,7 @@ def _verified(
         draft.num_evaluation_rows,
     )
     if source.payment is not None and source.is_judged_privately:
+        recommended(found.variants, draft.targets)  # else there is nothing to pay for
         told("asking private rows, noised and paid for")
         bound = settings.error_bound
         found = judged(

@@ -19,11 +19,13 @@ def lineage_of(source: Source) -> Lineage:
     folder = source.run.folder
     info = folder.read_json(folder.info)
     privacy = source.run.privacy_report
+    # Of private rows it would confirm a guess at all of them.
+    is_public = source.run.project().split.train.sensitivity == "public"
     return Lineage(
         run_id=folder.path.resolve().name,
         project_file_sha256=file_sha256(folder.config),
         weights_sha256=file_sha256(folder.weights),
-        data_sha256=info.get("data_sha256"),
+        data_sha256=info.get("data_sha256") if is_public else None,
         schema_sha256=source.schema.hash if source.schema else None,
         privacy_report_sha256=_hash_of(folder.privacy_report),
         ledger_hash=privacy["ledger_hash"] if privacy else None,

@@ -47,6 +47,20 @@ class Judged(NamedTuple):
     num_rows: int
 
 
+def check_judged(source: Source, *, error_bound: float | None) -> None:
+    """Raises, before anything is charged, where private rows could not be asked.
+
+    Raises:
+      PrivacyError: If the rows do not say whose they are, as their unit needs it.
+      ConfigError: If a number is predicted, and ``error_bound`` is missing.
+    """
+    if source.payment is None or not source.is_judged_privately:
+        return
+    _counting(source, error_bound)
+    knows_clients = source.run.project().split.test_clients is not None
+    source.payment.check(_test_rows(source), knows_clients=knows_clients)
+
+
 def judged(
     source: Source,
     payment: Payment,
@@ -58,7 +72,8 @@ def judged(
     """Scores of all variants that are not refused already.
 
     Args:
-      source: The trained model and its run, whose private test rows are asked.
+      source: The trained model and its run, whose private test rows are asked; it
+        has passed ``check_judged``.
       payment: Pays.
       measured: Candidates and what is known of them without private rows.
       bounds: What a variant may lose.
@@ -71,8 +86,6 @@ def judged(
     asked = [candidate for candidate, variant in measured if variant.refusal is None]
     counting = _counting(source, error_bound)
     dataset = _test_rows(source)
-    knows_clients = source.run.project().split.test_clients is not None
-    payment.check(dataset, knows_clients=knows_clients)
 
     def rows() -> UnitRows:
         private = payment.rows(dataset)

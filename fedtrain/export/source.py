@@ -20,6 +20,7 @@ from fedtrain.export.raw_examples import encoded_in_graph, raw_signature
 from fedtrain.export.synthetic import NUM_ROWS, shaped_like, synthetic
 from fedtrain.models.model import Model, output_values
 from fedtrain.project.build_data import read_rows
+from fedtrain.project.ledger_identity import file_identity
 from fedtrain.project.load import LoadedRun
 from fedtrain.project.weights_file import weights_like
 from fedtrain.rounds.evaluation import Evaluator
@@ -151,6 +152,7 @@ def source_of(
     split = project.split
     weights = weights_like(arrays, project.model.init(seeds.root(0)))
     if public_rows is not None:
+        _check_not_private(run, split, public_rows)
         given = _rows(run, public_rows)
         evaluation, groups = given.examples, None
         described = f"{Path(public_rows).name}, declared public"
@@ -257,6 +259,21 @@ def _schema(run: LoadedRun, split: DataSplit) -> Schema | None:
             "them otherwise. Train with a schema (data.schema_path, or a file of rows)."
         )
     return schema
+
+
+def _check_not_private(run: LoadedRun, split: DataSplit, path: str | Path) -> None:
+    """Rows that the run declares private are not public because an option says so."""
+    data, folder = run.config.data, run.folder.path
+    private = [data.path] if split.train.sensitivity == "private" else []
+    if not _is_public(split, run):
+        private.append(data.test_path)
+    own = {file_identity(given, folder) for given in private if given is not None}
+    if file_identity(str(path), Path.cwd()) in own:
+        raise PrivacyError(
+            f"--data {path} names rows that {run.config.name} declares private, so "
+            "they cannot be judged by for nothing. Give a file of public rows, or pay "
+            "for noised scores (export.evaluation_epsilon, named before training)."
+        )
 
 
 def _rows(run: LoadedRun, path: str | Path) -> FederatedDataset:

@@ -66,6 +66,11 @@ class LoadedRun:
         """The guarantee in words."""
         return str(self.summary.get("privacy_statement", ""))
 
+    @property
+    def is_served(self) -> bool:
+        """Whether its training rows are with partners, and were never here."""
+        return bool(self.folder.read_json(self.folder.info).get("served"))
+
     def project(self) -> Project:
         """The objects of the run; reads its data again where they are not held."""
         if self._project is None:
@@ -74,7 +79,7 @@ class LoadedRun:
 
     def _built(self) -> Project:
         folder = self.folder.path
-        if not self.folder.read_json(self.folder.info).get("served"):
+        if not self.is_served:
             return build(self.config, folder=folder)
         return deployed(
             self.config, folder=folder, schema=load_schema(self.folder.schema)

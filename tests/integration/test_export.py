@@ -66,6 +66,11 @@ def test_every_variant_was_measured_and_each_target_has_a_recommended_one(
         assert kept == (variant.refusal is None)
 
 
+def test_lineage_names_public_rows(exported: Exported) -> None:
+    info = json.loads((exported.run / "run.json").read_text())
+    assert exported.record.lineage.data_sha256 == info["data_sha256"]
+
+
 def test_scores_of_the_source_are_those_of_the_run(exported: Exported) -> None:
     summary = json.loads((exported.run / "summary.json").read_text())
     accuracy = exported.record.source_scores["accuracy"]

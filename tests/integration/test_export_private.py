@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from fedtrain.cli.main import run as run_command
-from fedtrain.core.errors import BudgetExhaustedError
+from fedtrain.core.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    PrivacyError,
+    RefusedExportError,
+)
 from fedtrain.export import paid_scores
 from fedtrain.export.export_run import export_run
 from fedtrain.export.record import read_record
 from fedtrain.export.release import verify_release
+from fedtrain.export.verify import Verifier
 from fedtrain.project import load
 from fedtrain.project.load import load_run
 
@@ -53,6 +59,36 @@ def test_plan_kept_back_what_the_export_will_spend(run: Run) -> None:
     assert run.report["epsilon"] < 7.5
 
 
+def test_what_cannot_be_asked_is_refused_before_anything_is_charged(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ledger(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(paid_scores, "_counting", refused)
+        with pytest.raises(ConfigError, match="no bound"):
+            export_run(run.folder, to=["edge"], **PAYING)
+    assert ledger(run) == before
+
+
+def refused(*given: Any) -> Any:
+    raise ConfigError("no bound")
+
+
+def test_nothing_is_paid_where_no_variant_is_left_to_judge(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ledger(run)
+    monkeypatch.setattr(Verifier, "_refusal", lambda *a: "its outputs are wrong")
+    with pytest.raises(RefusedExportError, match="its outputs are wrong"):
+        export_run(run.folder, to=["edge"], edge_variants=["float32"])
+    assert ledger(run) == before
+
+
+def test_private_rows_are_not_public_because_an_option_says_so(run: Run) -> None:
+    with pytest.raises(PrivacyError, match="declares private"):
+        export_run(run.folder, to=["edge"], public_rows="rows.csv")
+
+
 def test_scores_and_ranges_of_private_rows_are_charged_before_rows_are_read(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +113,7 @@ def test_scores_and_ranges_of_private_rows_are_charged_before_rows_are_read(
 
 
 def check_record(record: Any, run: Run) -> None:
+    assert record.lineage.data_sha256 is None  # it would confirm a guess at the rows
     ranges, scores = record.charges
     for charge in (ranges, scores):
         assert 0.99 * EPSILON < charge.epsilon <= EPSILON
