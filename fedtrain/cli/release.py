@@ -114,10 +114,13 @@ def label(
     name: Annotated[
         str | None, typer.Option(help="The model's, where there are several.")
     ] = None,
+    signer: Annotated[
+        str | None, typer.Option(help="Fingerprint of the key that must have signed.")
+    ] = None,
 ) -> None:
     """Promote or roll back: move a label to another published version."""
     load_tensorflow()
-    _show_labels(fedtrain.label_version(base, label, version, name=name))
+    _show_labels(fedtrain.label_version(base, label, version, name=name, signer=signer))
 
 
 def _show_labels(served: Any) -> None:

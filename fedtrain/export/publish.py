@@ -95,7 +95,12 @@ def publish_release(
 
 
 def label_version(
-    base: str | Path, label: str, version: int, *, name: str | None = None
+    base: str | Path,
+    label: str,
+    version: int,
+    *,
+    name: str | None = None,
+    signer: str | None = None,
 ) -> Served:
     """Moves a label, and with it the callers who ask for it, to another version.
 
@@ -104,6 +109,7 @@ def label_version(
       label: ``"stable"`` or ``"canary"``.
       version: One that the server has loaded.
       name: Of the model; may be left out where there is only one.
+      signer: Fingerprint of the key that must have signed what was published.
 
     Raises:
       TamperedReleaseError: If the version's files are not those that were signed.
@@ -115,19 +121,23 @@ def label_version(
         models = read_models(base / MODELS)
         served = _known(models, name, base)
         _check_served(served, version, base)
-        check_published(base / served.name / str(version))
+        check_published(base / served.name / str(version), signer=signer)
         moved = _with_label(served, label, version)
         _write(base, models, moved)
     return moved
 
 
-def check_published(folder: Path) -> Release:
+def check_published(folder: Path, *, signer: str | None = None) -> Release:
     """The signed record of ``BASE/NAME/VERSION``, whose files are as it says.
 
     Raises:
-      TamperedReleaseError: Naming the file that differs.
+      TamperedReleaseError: Naming the file that differs, the key or the model.
     """
-    record = signed_record(folder / _EXTRA)
+    record = signed_record(folder / _EXTRA, signer=signer)
+    if record.name != folder.parent.name:
+        raise TamperedReleaseError(
+            f"{folder} holds a release of {record.name}, not of {folder.parent.name}."
+        )
     found = file_hashes(folder)
     found.pop(_BESIDE, None)
     variants = [v for v in record.variants if v.target == "server" and v.path]

@@ -16,6 +16,8 @@ from fedtrain.core.files import write_atomically
 
 RECORD = "release.json"
 PAGE = "release.html"
+# Of projects; it becomes a folder's name, and stands in a server's configuration.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 Status = Literal["simulation", "no_privacy", "raw_calibration", "release"]
 
 
@@ -136,7 +138,10 @@ class Bounds(_Strict):
 
 
 class Lineage(_Strict):
-    """Where the model comes from, by SHA-256 where it is a file."""
+    """Where the model comes from, by SHA-256 where it is a file.
+
+    ``data_sha256`` is that of public rows only.
+    """
 
     run_id: str
     project_file_sha256: str
@@ -159,7 +164,7 @@ class Release(_Strict):
     """
 
     format_version: Literal[1] = 1
-    name: str
+    name: str = pydantic.Field(pattern=NAME)
     version: int = pydantic.Field(ge=1)
     created: str
     release_status: Status
@@ -218,11 +223,14 @@ def file_sha256(path: Path) -> str:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder`` but the record."""
+    """SHA-256 of every file below ``folder`` but the record.
+
+    What is neither a file nor a folder, such as a link to a folder, is listed without.
+    """
     return {
-        str(path.relative_to(folder)): file_sha256(path)
+        str(path.relative_to(folder)): file_sha256(path) if path.is_file() else "none"
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / RECORD
+        if (path.is_symlink() or not path.is_dir()) and path != folder / RECORD
     }
 
 

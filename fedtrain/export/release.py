@@ -43,22 +43,19 @@ def verify_release(folder: str | Path, *, signer: str | None = None) -> Verified
       ConfigError: If it has no record that can be read.
     """
     folder = Path(folder)
-    release = signed_record(folder)
-    found = signing.fingerprint(release.public_key)
-    if signer is not None and found != signer:
-        raise TamperedReleaseError(
-            f"{folder / RECORD} is signed by key {found}, not by {signer}."
-        )
+    release = signed_record(folder, signer=signer)
     _check_files(release, folder)
+    found = signing.fingerprint(release.public_key)
     code = _CODES.get(release.release_status, NO_GUARANTEE)
     return Verified(release, found, _is_own(release), code)
 
 
-def signed_record(folder: Path) -> Release:
+def signed_record(folder: Path, *, signer: str | None = None) -> Release:
     """The record in ``folder``, whose signature holds; its files are not looked at.
 
     Raises:
-      TamperedReleaseError: If it was changed after it was signed.
+      TamperedReleaseError: If it was changed after it was signed, or is signed by
+        another key than that of the fingerprint ``signer``.
       ConfigError: If it cannot be read.
     """
     release = read_record(folder)
@@ -68,6 +65,11 @@ def signed_record(folder: Path) -> Release:
         raise TamperedReleaseError(
             f"{folder / RECORD} was changed after it was signed, or was not signed by "
             f"key {signing.fingerprint(key)}."
+        )
+    found = signing.fingerprint(key)
+    if signer is not None and found != signer:
+        raise TamperedReleaseError(
+            f"{folder / RECORD} is signed by key {found}, not by {signer}."
         )
     return release
 
@@ -89,7 +91,7 @@ def compare_releases(first: str | Path, second: str | Path) -> list[dict[str, An
 def _check_files(release: Release, folder: Path) -> None:
     found = file_hashes(folder)
     for name, expected in release.files.items():
-        if name not in found:
+        if found.get(name, "none") == "none":
             raise TamperedReleaseError(f"{folder / name} is missing.")
         if found[name] != expected:
             raise TamperedReleaseError(

@@ -11,8 +11,9 @@ import filelock
 import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
-from fedtrain.core.files import sync_folder
+from fedtrain.core.files import sync_folder, write_atomically
 
+_LAST = ".last_version"
 _DISK_REASONS = ("no space left", "file too large", "quota exceeded", "read-only file")
 
 
@@ -37,6 +38,7 @@ def new_release(parent: Path) -> Iterator[tuple[Path, int]]:
             try:
                 yield aside, version
                 _sync(aside)
+                write_atomically(parent / _LAST, f"{version}\n")
                 aside.rename(parent / str(version))
                 sync_folder(parent)
             finally:
@@ -59,8 +61,11 @@ def _is_of_the_disk(error: Any) -> bool:
 
 
 def next_version(parent: Path) -> int:
-    """One more than the greatest number among the folders of ``parent``."""
+    """One more than the greatest number that a folder of ``parent`` has or had."""
     numbers = [int(path.name) for path in parent.iterdir() if path.name.isdecimal()]
+    last = parent / _LAST
+    if last.is_file():  # its folder may have been taken away since
+        numbers.append(int(last.read_text("utf-8")))
     return max(numbers, default=0) + 1
 
 

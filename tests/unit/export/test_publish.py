@@ -9,6 +9,7 @@ import yaml
 from fedtrain.core.errors import ConfigError, TamperedReleaseError
 from fedtrain.export import publish, record, signing
 from fedtrain.export.publish import check_published, label_version, publish_release
+from fedtrain.export.release import verify_release
 from fedtrain.export.serving_files import COMPOSE, MODELS, Served, read_models
 
 pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
@@ -100,6 +101,34 @@ def test_signed_record_stays_beside_the_model(release: Path, base: Path) -> None
         check_published(folder)
 
 
+def test_label_moves_only_to_its_own_model_by_the_key_that_was_named(
+    release: Path, base: Path, tmp_path: Path
+) -> None:
+    own = publish_release(release, base).folder
+    other = publish_release(_release(tmp_path / "credit", "credit"), base).folder
+    with pytest.raises(TamperedReleaseError, match=f"not by {'0' * 16}"):
+        label_version(base, "stable", 1, name="digits", signer="0" * 16)
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    with pytest.raises(TamperedReleaseError, match="release of credit, not of digits"):
+        label_version(base, "stable", 1, name="digits")
+
+
+def test_name_that_leads_out_of_the_base_is_refused(release: Path, base: Path) -> None:
+    values = json.loads((release / "release.json").read_text())
+    values["name"] = "../elsewhere"
+    (release / "release.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="name: String should match pattern"):
+        publish_release(release, base)
+
+
+@pytest.mark.parametrize("target", [".", "nowhere"])
+def test_link_that_was_added_is_found(release: Path, target: str) -> None:
+    (release / "server" / "more").symlink_to(target)
+    with pytest.raises(TamperedReleaseError, match="more is not part of the release"):
+        verify_release(release)
+
+
 def test_nothing_half_written_is_seen(
     release: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +142,8 @@ def test_nothing_half_written_is_seen(
     monkeypatch.setattr(publish.shutil, "copytree", full)
     with pytest.raises(ConfigError, match="No space left"):
         publish_release(release, base)
-    assert sorted(p.name for p in (base / "digits").iterdir()) == [".lock", "1"]
+    left = {p.name for p in (base / "digits").iterdir()}
+    assert left - {".lock", ".last_version"} == {"1"}
     assert (base / MODELS).read_text() == before
 
 

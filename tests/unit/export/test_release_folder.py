@@ -29,7 +29,15 @@ def test_what_a_killed_export_left_is_taken_away(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     with new_release(tmp_path) as (aside, _):
         (aside / "model").write_text("weights")
-    assert sorted(path.name for path in tmp_path.iterdir()) in (["1"], [".lock", "1"])
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found - {".lock", ".last_version"} == {"1"}
+
+
+def test_number_of_a_removed_folder_is_not_used_again(tmp_path: Path) -> None:
+    for expected in (1, 2):
+        with new_release(tmp_path) as (_, version):
+            assert version == expected
+        (tmp_path / str(version)).rmdir()
 
 
 def test_full_disk_is_a_clear_error(tmp_path: Path) -> None:
