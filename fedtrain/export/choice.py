@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from fedtrain.core.errors import RefusedExportError
 from fedtrain.export.record import Variant
 
+_OTHERS = {
+    target: f", or ask for other variants (export.{target}_variants)"
+    for target in ("edge", "web")
+}
+
 
 def recommended(variants: Sequence[Variant], targets: Sequence[str]) -> list[Variant]:
     """``variants`` with the smallest accepted one of each target marked.
@@ -30,12 +35,16 @@ def _best(variants: Sequence[Variant], target: str) -> Variant:
         reasons = "; ".join(f"{v.name}: {v.refusal}" for v in own)
         raise RefusedExportError(
             f"The target {target!r} has no variant within the bounds ({reasons}). The "
-            f"closest is {closest.name}, with a drop of {_drop(closest):.2f} points: "
+            f"closest is {closest.name}{_by(_drop(closest))}: "
             "allow it with --max-accuracy-drop (export.max_accuracy_drop), "
-            "export.max_slice_drop or export.max_error_increase, or add variants to "
-            "export.edge_variants. Nothing was released."
+            "export.max_slice_drop or export.max_error_increase"
+            f"{_OTHERS.get(target, '')}. Nothing was released."
         )
     return min(accepted, key=lambda v: (v.gzip_bytes, v.latency_1.p50_s))
+
+
+def _by(drop: float) -> str:
+    return f", with a drop of {drop:.2f} points" if math.isfinite(drop) else ""
 
 
 def _drop(variant: Variant) -> float:

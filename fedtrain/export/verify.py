@@ -27,6 +27,7 @@ from fedtrain.export.synthetic import synthetic_table
 from fedtrain.rounds.evaluation import Evaluator
 
 # A SavedModel holds the same float32 operations; more than rounding is a wrong model.
+# Of the largest output where that is above 1, as float32 has seven digits.
 MAX_SERVER_DIFFERENCE = 1e-4
 # Of the largest output: many times what rounding to 8 bits does.
 _MAX_ROUNDED_DIFFERENCE = 0.05
@@ -100,7 +101,9 @@ class Verifier:
             raw=self._raw_check(*measured[RAW]) if RAW in measured else None,
             **figures,
         )
-        return _checked_raw(variant, self._max_difference(candidate))
+        if RAW not in measured:
+            return variant
+        return _checked_raw(variant, max_difference(candidate, measured[RAW][0]))
 
     def _scores(self, outputs: Array) -> dict[str, float]:
         source = self._source
@@ -136,7 +139,7 @@ class Verifier:
         bounds = self._bounds
         if not np.isfinite(difference):
             return "some of its outputs are not finite"
-        if difference > self._max_difference(candidate):
+        if difference > max_difference(candidate, self._reference):
             return f"its outputs differ by {difference:.2g} from the trained model's"
         beyond = beyond_bounds(drops, bounds)
         if beyond is not None:
@@ -149,14 +152,6 @@ class Verifier:
                     f"more than max_slice_drop {bounds.max_slice_drop:g}"
                 )
         return None
-
-    def _max_difference(self, candidate: Candidate) -> float:
-        """Of outputs, whatever the scores say; only servers compute the same sums."""
-        if candidate.target != "server":
-            return float("inf")
-        if candidate.name == "float32":
-            return MAX_SERVER_DIFFERENCE
-        return _MAX_ROUNDED_DIFFERENCE * float(np.max(np.abs(self._reference)))
 
     def _raw_rows(self, candidate: Candidate) -> dict[str, dict[str, Array]]:
         schema = self._source.schema
@@ -180,6 +175,19 @@ class Verifier:
             latency_1=figures["latency_1"],
             latency_32=figures["latency_32"],
         )
+
+
+def max_difference(candidate: Candidate, outputs: Array) -> float:
+    """How far ``outputs`` may differ from the trained model's, whatever the scores say.
+
+    Only servers compute the same sums, so only they are bounded.
+    """
+    if candidate.target != "server":
+        return float("inf")
+    largest = float(np.max(np.abs(outputs)))
+    if candidate.name == "float32":
+        return MAX_SERVER_DIFFERENCE * max(1.0, largest)
+    return _MAX_ROUNDED_DIFFERENCE * largest
 
 
 def beyond_bounds(drops: Mapping[str, float], bounds: record.Bounds) -> str | None:
@@ -277,10 +285,13 @@ def _run(candidate: Candidate, spec_path: Path) -> None:
 
 def _checked_raw(variant: record.Variant, bound: float) -> record.Variant:
     raw = variant.raw
-    if raw is None or raw.max_output_difference <= bound:
+    if raw is None:
+        return variant
+    difference = raw.max_output_difference
+    if np.isfinite(difference) and difference <= bound:
         return variant
     refusal = (
-        f"raw columns give outputs that differ by {raw.max_output_difference:.2g} from "
+        f"raw columns give outputs that differ by {difference:.2g} from "
         "the run's own encoding: a model served so would see other features"
     )
     return variant.model_copy(update={"refusal": variant.refusal or refusal})

@@ -31,6 +31,14 @@ def test_target_without_variant_names_reasons_and_the_closest() -> None:
         assert words in str(error.value)
 
 
+def test_way_out_is_that_of_the_target() -> None:
+    broken = variant("server", "float32", 10, refusal="not finite")
+    with pytest.raises(RefusedExportError) as error:
+        recommended([broken.model_copy(update={"drop_points": {}})], ["server"])
+    assert "edge_variants" not in str(error.value)
+    assert "closest is float32: allow" in str(error.value)
+
+
 def variant(
     target: str, name: str, gzip: int, *, refusal: str | None = None, drop: float = 0.0
 ) -> Variant:
