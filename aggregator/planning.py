@@ -11,7 +11,7 @@ from fedtrain.data.tabular import schema_of
 from fedtrain.privacy import accounting
 from fedtrain.project.build import Project
 from fedtrain.project.crossing import crossing_of, leaves, specs
-from fedtrain.project.deployed import service_of
+from fedtrain.project.deployed import service_of, stated_mechanism
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
@@ -68,10 +68,11 @@ def _sections(project: Project) -> dict[str, Any]:
     if config.model.path is not None:
         sections["model"]["path"] = Path(config.model.path).name
     repeats = service_of(config).repeats_simulation
+    entity = {"entity": config.data.entity} if config.data.entity else {}
     return {
         "name": config.name,
         "seed": config.seed if repeats else 0,
-        "data": {"path": "rows", "schema_path": "the plan's"},
+        "data": {"path": "rows", "schema_path": "the plan's", **entity},
         **sections,
     }
 
@@ -94,7 +95,6 @@ def _privacy(project: Project) -> PlanPrivacy | None:
             "privacy.noise_multiplier or lower rounds.num_rounds; `fedtrain plan` "
             "shows what fits."
         )
-    (mechanism, *_) = project.round_.mechanisms
     claimed = "row sampling inside each client, hidden from the aggregator"
     return PlanPrivacy(
         unit=plan.unit,
@@ -102,7 +102,7 @@ def _privacy(project: Project) -> PlanPrivacy | None:
         neighboring_relation=plan.neighboring_relation,
         delta=plan.delta,
         epsilon=epsilon,
-        mechanism=json.loads(json.dumps(mechanism.as_dict(), default=str)),
+        mechanism=stated_mechanism(project),
         accountant=accounting.ACCOUNTANT,
         amplification=claimed if plan.amplifies else None,
     )

@@ -135,10 +135,19 @@ class Agent:
         while True:
             self._renew_if_due()
             task = self._next_task(session)
+            if task.kind in (pb.FINISHED, pb.STOPPED):
+                self._forget(session)
             if task.kind == pb.FINISHED:
                 self._tell("finished", "The run is finished. Nothing more will leave.")
                 return
             self._do(session, task)
+
+    def _forget(self, session: _Session) -> None:
+        """Every answer was acknowledged, or will never be taken."""
+        try:
+            session.work.forget()
+        except OSError as error:
+            self._tell("not deleted", f"The key of this run's noise is left: {error}")
 
     def _begin(self) -> _Session:
         hello = self._patience.until_answered(self._calls.hello)

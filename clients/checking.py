@@ -71,8 +71,9 @@ def _afforded(plan: Plan, work: Work, local: Local, policy: Policy) -> str:
     if cost is not None:
         odometer.check(_TASK, cost, max_epsilon=policy.max_epsilon)
     spent = odometer.spent()
+    epsilon = "without a bound" if spent["epsilon"] is None else spent["epsilon"]
     return (
-        f"{spent['epsilon']} of these rows (unit {spent['unit']}, delta "
+        f"{epsilon} of these rows (unit {spent['unit']}, delta "
         f"{spent['delta']:g}); your policy allows {policy.max_epsilon:g}"
     )
 

@@ -2,9 +2,11 @@
 
 It is the privacy ledger of the rows, the one that simulations on them charge too. The
 bound is the partner's policy, over all plans and runs; no plan can raise it, and
-nothing is refunded.
+nothing is refunded. Every row of the file pays for every answer, under whatever name
+the partner gives it: the names are the operators' to choose.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class Odometer:
 
     Args:
       ledger: Of the rows.
-      client_id: Who spends it.
+      client_id: Who spends it, for the ledger's readers.
       terms: Of the plan that is being carried out.
     """
 
@@ -67,7 +69,7 @@ class Odometer:
         """Raises BudgetExhaustedError if ``charge`` would; nothing is written."""
         if self._ledger.has(self._charge(task, cost)):
             return
-        after = self._ledger.spending.after(*cost, [self._client_id])
+        after = self._ledger.spending.after(cost.unit, cost.counts, None)
         self._refuse_beyond(max_epsilon, after)
 
     def charge(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
@@ -113,15 +115,16 @@ class Odometer:
         )
 
     def _charge(self, task: RoundTask, cost: Cost) -> Charge:
+        inputs = f"{task.broadcast_sha256} {cost.noise}"
         return Charge(
             run=task.run_id,
             round_number=task.round_number,
             attempt=task.attempt,
-            input_hash=task.broadcast_sha256,
+            input_hash=hashlib.sha256(inputs.encode()).hexdigest(),
             unit=cost.unit,
             counts=cost.counts,
-            clients=(self._client_id,),
-            note=f"sent: {task.kind}",
+            clients=None,
+            note=f"{task.kind} of {self._client_id}",
         )
 
     def _refuse_beyond(self, max_epsilon: float, after: Spending) -> None:

@@ -17,7 +17,7 @@ KINDS: dict[int, Literal["train", "evaluate"]] = {
 }
 _MOST_INFO_BYTES = 64 * 1024
 # Answers are files whose names begin with it.
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def served_plan(hello: pb.HelloReply, invitation: Invitation) -> Plan:

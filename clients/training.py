@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from clients.promise import check_promise
 from clients.work import Cost, RoundTask
 from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.dataset_check import check_dataset
 from fedtrain.data.examples import Examples
+from fedtrain.data.fingerprint import examples_sha256
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, parsed
 from fedtrain.privacy import events
-from fedtrain.privacy.noise_key import noise_key, noise_key_path
+from fedtrain.privacy.noise_key import forget_noise_key, noise_key, noise_key_path
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
-from fedtrain.project.crossing import crossing_of, leaves, nest_sha256, packed, specs
+from fedtrain.project.config import ProjectConfig
+from fedtrain.project.crossing import crossing_of, leaves, packed, specs
 from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
 from fedtrain.rounds.runtime import CohortClient
@@ -40,18 +43,21 @@ def work_of(plan: Plan, *, data: str, home: Path, client_id: str) -> "TrainingWo
     Raises:
       DataError: Naming row, column and value, if a row does not fit the schema.
       ConfigError: If this installation builds another round than the plan describes.
-      PrivacyError: If the plan's delta is too large for so many rows.
+      PrivacyError: If the plan states another promise than its sections keep, or its
+        delta is too large for so many rows.
     """
     schema = parsed(plan.task["schema"], where="the plan's schema")
     config = checked_config(plan.task["sections"], file="the plan")
+    _check_own_files(config)
     _check_model_file(plan.task.get("model_sha256"), config.model.path, home)
     path = noise_key_path(f"{client_id}-{plan.sha256}")
     noise = ReleasedNoise(noise_key(path)) if plan.privacy else NOISE_OF_PARTNERS
     project = deployed(config, folder=home, schema=schema, noise=noise)
+    check_promise(plan, project)
     _check_crossing(project, plan)
     rows = own_rows(data, schema, num_classes=project.split.num_classes)
     _check_delta(project, rows.num_examples)
-    return TrainingWork(project, rows, noise=noise, client_id=client_id)
+    return TrainingWork(project, rows, noise=noise, client_id=client_id, key_path=path)
 
 
 def own_rows(data: str, schema: Schema, *, num_classes: int) -> Examples:
@@ -71,16 +77,24 @@ class TrainingWork:
       rows: The partner's own.
       noise: Of its own key.
       client_id: The partner's name.
+      key_path: Where the key of ``noise`` lies, if it has one.
     """
 
     def __init__(
-        self, project: Project, rows: Examples, *, noise: ReleasedNoise, client_id: str
+        self,
+        project: Project,
+        rows: Examples,
+        *,
+        noise: ReleasedNoise,
+        client_id: str,
+        key_path: Path,
     ) -> None:
         self._project = project
         self._rows = rows
-        self._rows_sha256 = nest_sha256((rows.features, rows.labels))
+        self._rows_sha256 = examples_sha256(rows)
         self._noise = noise
         self._client_id = client_id
+        self._key_path = key_path
         self._runtime = CompiledRuntime(strategy="graph", num_workers=1)
         self._like = crossing_of(project.round_, project.starting_weights())
 
@@ -89,13 +103,17 @@ class TrainingWork:
         """How many rows there are."""
         return self._rows.num_examples
 
-    def cost(self, task: RoundTask) -> Cost | None:
-        """What one row (or entity, or all rows) spends by a contribution."""
+    def cost(self, task: RoundTask) -> Cost:
+        """What one row (or entity, or all rows) spends by a contribution.
+
+        Noise that the operator can subtract, and none, spend more than any epsilon.
+        """
         plan = self._project.plan
-        if plan is None or task.kind == "evaluate":
-            return None
+        if plan is None or self._repeats_simulation or task.kind == "evaluate":
+            return Cost("example", {events.NonPrivate(): 1})
         event = plan.round_event()
-        return Cost(plan.unit, events.counted(event))
+        noise = self._noise_seed(task).tobytes().hex()
+        return Cost(plan.unit, events.counted(event), noise)
 
     def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> list[Array]:
         """The contribution to one round, as arrays in the order of the plan."""
@@ -107,13 +125,24 @@ class TrainingWork:
         )
         return leaves(total)
 
+    def forget(self) -> None:
+        """Deletes the key of the noise; a later start makes another, and pays anew."""
+        forget_noise_key(self._key_path)
+
+    @property
+    def _repeats_simulation(self) -> bool:
+        service = self._project.config.service
+        return service is not None and service.repeats_simulation
+
     def _seed(self, task: RoundTask) -> seeds.HostSeed:
         """Draws that nobody can repeat but this partner, after a crash."""
-        service = self._project.config.service
-        if service is not None and service.repeats_simulation:
+        if self._repeats_simulation:
             return np.array(task.info["seed"], np.int32)
         if self._project.plan is None:
             return np.frombuffer(os.urandom(8), np.int32)
+        return self._noise_seed(task)
+
+    def _noise_seed(self, task: RoundTask) -> seeds.HostSeed:
         inputs = f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
         return self._noise.client_seed(task.round_number, inputs)
 
@@ -144,6 +173,17 @@ def _check_delta(project: Project, num_rows: int) -> None:
         f"({1.0 / num_rows:.2g}): it would allow publishing a row whole. Ask the "
         "operator for a plan with a smaller delta."
     )
+
+
+def _check_own_files(config: ProjectConfig) -> None:
+    """A plan names no files of the partner's but the model that it was given."""
+    model, test = config.model.path, config.data.test_path
+    if test is not None or (model is not None and Path(model).name != model):
+        raise ConfigError(
+            f"The plan names files on your machine (model.path {model!r}, "
+            f"data.test_path {test!r}); only a model's plain file name is taken. Ask "
+            "the operator for another plan."
+        )
 
 
 def _check_model_file(expected: str | None, path: str | None, home: Path) -> None:

@@ -38,10 +38,13 @@ class Cost(NamedTuple):
     Attributes:
       unit: Whose privacy the events speak of.
       counts: As ``fedtrain.privacy.events.counted`` gives them.
+      noise: Names the noise that pays for it: other noise is another charge. Empty
+        where the task alone decides the answer.
     """
 
     unit: Unit
     counts: Mapping[Any, int]
+    noise: str = ""
 
 
 class Work(Protocol):
@@ -61,3 +64,6 @@ class Work(Protocol):
           task: What is asked for.
           broadcast: As received, in the plan's order; views that must not be changed.
         """
+
+    def forget(self) -> None:
+        """Deletes what could repeat the noise of an answer: the run has ended."""

@@ -34,6 +34,14 @@ def data_sha256(dataset: FederatedDataset) -> str:
     return digest.hexdigest()
 
 
+def examples_sha256(examples: Examples) -> str:
+    """SHA-256 of the arrays of one client's rows, entities and weights included."""
+    digest = hashlib.sha256()
+    for name, values in _named(examples):
+        _add_array(digest, name, values)
+    return digest.hexdigest()
+
+
 def _named(examples: Examples) -> list[tuple[str, Array]]:
     optional = {"weights": examples.weights, "entity_ids": examples.entity_ids}
     named = [*feature_arrays(examples.features), ("labels", examples.labels)]

@@ -4,6 +4,7 @@ The aggregator and every partner build the same ``Round`` from the same sections
 same schema and the same declared numbers, so that what was simulated is what is run.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def deployed(
     if config.privacy is None or service.repeats_simulation:
         return project
     return replace(project, round_=released(project.round_, noise))
+
+
+def stated_mechanism(project: Project) -> dict[str, Any]:
+    """The clients' mechanism as a plan states it: plain values, as JSON gives them."""
+    (mechanism, *_) = project.round_.mechanisms
+    values: dict[str, Any] = json.loads(json.dumps(mechanism.as_dict(), default=str))
+    return values
 
 
 def _without_comparison(config: ProjectConfig) -> ProjectConfig:

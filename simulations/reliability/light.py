@@ -162,6 +162,9 @@ class _Work:
         time.sleep(0.05)
         return [update_of(self._client_id, task.round_number, broadcast[0])]
 
+    def forget(self) -> None:
+        """There is no key."""
+
 
 class _Odometer:
     """One line for each answer that was paid for."""

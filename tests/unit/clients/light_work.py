@@ -24,6 +24,7 @@ class LightWork:
 
     def __init__(self, *, unit=None, counts=None):
         self.tasks = []
+        self.has_forgotten = False
         self._cost = None if unit is None else Cost(unit, counts)
 
     def cost(self, task):
@@ -33,6 +34,9 @@ class LightWork:
         self.tasks.append(task)
         noise = np.frombuffer(os.urandom(1), np.uint8)[0] / np.float32(256.0)
         return [np.asarray(2 * array + noise, np.float32) for array in broadcast]
+
+    def forget(self):
+        self.has_forgotten = True
 
 
 class LightOdometer:

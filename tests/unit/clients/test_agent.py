@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 
 import grpc
@@ -242,6 +243,31 @@ def test_a_stopped_run_ends_with_the_operators_words(aggregator, bank):
     )
     with pytest.raises(StoppedError, match=r"too few \[2J partners"):
         bank.run()
+
+
+@pytest.mark.parametrize("kind", [pb.FINISHED, pb.STOPPED])
+def test_the_noise_key_lives_until_the_run_has_ended(aggregator, bank, kind):
+    forgotten_at = []
+    compute = bank.work.compute
+
+    def and_note(task, broadcast):
+        forgotten_at.append(bank.work.has_forgotten)
+        return compute(task, broadcast)
+
+    bank.work.compute = and_note
+    aggregator.num_rounds = 1
+    aggregator.ending = pb.Task(code=pb.ACCEPTED, kind=kind)
+    with contextlib.suppress(StoppedError):
+        bank.run()
+    assert bank.left == ["sending", "accepted"]
+    assert forgotten_at == [False]
+    assert bank.work.has_forgotten
+
+
+def test_a_run_may_be_called_by_a_name_with_dots(aggregator, bank):
+    aggregator.run_id = "credit.v2-20261122-1a2b"
+    bank.run()
+    assert sorted(aggregator.taken) == [0, 1]
 
 
 def test_rounds_and_evaluations_beyond_the_plan_are_refused(aggregator, bank):

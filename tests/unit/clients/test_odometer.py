@@ -53,6 +53,22 @@ def test_another_attempt_run_or_broadcast_is_charged_anew(odometer, change):
     assert odometer.spent()["epsilon"] == pytest.approx(epsilon(2))
 
 
+def test_other_noise_is_charged_anew(odometer):
+    for noise in ("of-this-key", "of-a-new-key", "of-this-key"):
+        odometer.charge(task(0), STEP._replace(noise=noise), max_epsilon=10.0)
+    assert odometer.spent()["epsilon"] == pytest.approx(epsilon(2))
+
+
+def test_a_row_pays_under_all_names_that_operators_gave_the_partner(
+    odometer, tmp_path, plan
+):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    other = Odometer(ledger, client_id="client-7", terms=terms_of(plan))
+    odometer.charge(task(0), STEP, max_epsilon=10.0)
+    other.charge(task(0), STEP, max_epsilon=10.0)
+    assert other.spent()["epsilon"] == pytest.approx(epsilon(2))
+
+
 def test_beyond_the_policy_nothing_is_charged(odometer):
     bound = (epsilon(1) + epsilon(2)) / 2
     odometer.charge(task(0), STEP, max_epsilon=bound)
