@@ -45,6 +45,7 @@ _MOST_FORM_BYTES = 4096
 _MOST_CONNECTIONS = 256
 _HANDSHAKE_S = 10.0
 _KEEP_S = 30.0
+_CLOSING_S = 0.05
 _LOG = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -106,6 +107,7 @@ class Page:
                 int(port),
                 ssl=context,
                 ssl_handshake_timeout=_HANDSHAKE_S,
+                ssl_shutdown_timeout=1.0,
             )
         except OSError as error:
             await self._runner.cleanup()
@@ -126,8 +128,13 @@ class Page:
                 await self._keeping
         if self._listening is not None:
             self._listening.close()
-        if self._runner is not None:
+        if self._runner is not None and self._runner.server is not None:
+            server: Any = self._runner.server
+            transports = [one.transport for one in server.connections]
             await self._runner.cleanup()
+            for transport in filter(None, transports):
+                transport.abort()  # a browser need not say goodbye
+            await asyncio.sleep(_CLOSING_S)
         write_seen(self._doors.seen_path, dict(self._shown.partners))
 
     def _connected(self) -> asyncio.Protocol:
