@@ -13,7 +13,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("FEDTRAIN_TFJS_DIR", str(_CACHES / "fedtrain" / "tfjs"))
 
-import fedtrain
+import fedtrain  # noqa: E402 - the settings above come first
 
 assert fedtrain.__version__
 
