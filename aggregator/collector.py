@@ -118,11 +118,19 @@ class Collector:
         found = self._book.find(call.kind, call.round_number)
         damaged = () if found is None else self._damaged(found)
 
+        def goes_on(old: RoundState) -> bool:
+            is_lost = bool(damaged) and old.stage in _DONE
+            return _is_same(old, call, broadcast) and not is_lost
+
+        if found is None or found.stage == "aborted" or not goes_on(found):
+            # Only this thread plans: no other can take the number meanwhile.
+            call.before_attempt(self._book.next_attempt(call.kind, call.round_number))
+
         def drafts() -> list[Draft]:
             old = self._book.find(call.kind, call.round_number)
             if old is None or old.stage == "aborted":
                 return self._planned(call, broadcast)
-            if not _is_same(old, call, broadcast) or (damaged and old.stage in _DONE):
+            if not goes_on(old):
                 why = {"why": "other clients or weights, or a damaged contribution"}
                 aborted = self._book.draft(old, "aborted", why)
                 return [aborted, *self._planned(call, broadcast)]

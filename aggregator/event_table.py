@@ -179,12 +179,15 @@ def _engine(url: str) -> Engine:
     try:
         backend = make_url(url).get_backend_name()
     except ArgumentError as error:
-        raise ConfigError(f"journal must be a database URL, got {url!r}.") from error
+        raise ConfigError(
+            "service.database must be a database URL, such as "
+            "postgresql+psycopg://host/database; what is there cannot be read as one."
+        ) from error
     if backend == "postgresql":
-        return create_engine(url, poolclass=NullPool)
+        return create_engine(url, poolclass=NullPool, hide_parameters=True)
     if backend != "sqlite" or sqlite_path(url) is None:
         raise ConfigError(
-            "journal must be the URL of an SQLite file or of PostgreSQL, "
+            "service.database must be the URL of an SQLite file or of PostgreSQL, "
             f"got one of {backend}."
         )
     engine = create_engine(

@@ -1,11 +1,14 @@
 """A round whose clients are partners: the sum comes by wire, the rest is the same."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aggregator.rounds import RoundCall, Rounds
 from fedtrain.core import seeds
 from fedtrain.project.config import ServiceSection
 from fedtrain.project.crossing import leaves, nest_sha256, packed, specs
+from fedtrain.rounds.keepers import Charges
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
     Cohort,
@@ -28,6 +31,10 @@ class GrpcRuntime:
       rounds: Where partners ask for tasks and leave their answers.
       run_id: The run's name.
       service: How many answers are waited for, and how long.
+
+    Attributes:
+      charges: Who charges another attempt at a round: its noise is drawn anew, so it
+        is another release. None without privacy.
     """
 
     def __init__(self, rounds: Rounds, *, run_id: str, service: ServiceSection) -> None:
@@ -35,6 +42,7 @@ class GrpcRuntime:
         self._run_id = run_id
         self._service = service
         self._server = CompiledRuntime(strategy="graph")
+        self.charges: Charges | None = None
 
     def run_round(
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
@@ -59,6 +67,13 @@ class GrpcRuntime:
             lost_clients=tuple(collected.lost),
         )
 
+    def _charge_again(
+        self, round_number: int, cohort: Sequence[str], message: Any, attempt: int
+    ) -> None:
+        if attempt and self.charges is not None:
+            inputs = f"attempt {attempt} at {nest_sha256(message)}"
+            self.charges.before_round(round_number, cohort, inputs)
+
     def _call(
         self,
         state: ServerState,
@@ -71,11 +86,13 @@ class GrpcRuntime:
         goal = min(service.report_goal or len(cohort), len(cohort))
         # Only a run that repeats a simulation tells clients what their draws are.
         info = {"seed": [int(word) for word in seed]}
+        number = int(state.round_number)
+        names = tuple(client.client_id for client in cohort)
         return RoundCall(
             run_id=self._run_id,
-            round_number=int(state.round_number),
+            round_number=number,
             kind="train",
-            cohort=tuple(client.client_id for client in cohort),
+            cohort=names,
             report_goal=goal,
             least_reports=min(service.least_reports or goal, goal),
             deadline_s=service.deadline_s,
@@ -83,4 +100,5 @@ class GrpcRuntime:
             broadcast=leaves(message),
             contribution=specs(like),
             info=info if service.repeats_simulation else {},
+            before_attempt=partial(self._charge_again, number, names, message),
         )

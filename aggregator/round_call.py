@@ -1,6 +1,6 @@
 """What the training thread asks of a cohort, and what it gets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ class RoundCall(NamedTuple):
       broadcast: Arrays that every client receives.
       contribution: What each client sends.
       info: Public facts for the clients: plain values.
+      before_attempt: Called with an attempt's number before anybody is asked for it; if
+        it raises, nobody is.
     """
 
     run_id: str
@@ -39,6 +41,7 @@ class RoundCall(NamedTuple):
     broadcast: Sequence[Array]
     contribution: Sequence[ArraySpec]
     info: Mapping[str, Any]
+    before_attempt: Callable[[int], None] = lambda attempt: None
 
     def check(self, run_id: str) -> None:
         """Raises ConfigError unless the call makes sense in the run ``run_id``."""

@@ -86,7 +86,9 @@ class Rounds:
         asks nobody again.
         """
         found = self.book.find("train", round_number)
-        if found is None or found.state_sha256 != state_sha256:
+        # A checkpoint that was gone back to is of a round that was committed before.
+        is_past = found is None and round_number < self.book.newest
+        if not is_past and (found is None or found.state_sha256 != state_sha256):
             body = {"state_sha256": state_sha256}
             self._collector.note(round_number, "committed", body)
         self._spool.keep_only(self.book.all())

@@ -110,13 +110,28 @@ class RunBook:
             if state is not None:
                 states[_key(state)] = state
             followed.append((draft, state))
-        self._append(drafts)
+        try:
+            self._append(drafts)
+            self._take_all_in(followed)
+        except JournalError:
+            raise
+        except BaseException:
+            # Ctrl-C in the middle: the journal may hold what is not known here, and an
+            # event more could be one that cannot follow.
+            self.failure = self.failure or JournalError(
+                "The journal was being written when the aggregator was interrupted. "
+                "Start it again: the journal is read anew."
+            )
+            raise
+
+    def _take_all_in(self, followed: Sequence[tuple[Draft, RoundState | None]]) -> None:
         before = self._public()
         for draft, state in followed:
             self._take_in(draft, state)
             self.counts[draft.kind] += 1
             level = logging.DEBUG if draft.kind in _QUIET else logging.INFO
             _LOG.log(level, "%s", _sentence(draft), extra={"event": _logged(draft)})
+        drafts = [draft for draft, _ in followed]
         self.recent = (*self.recent, *drafts)[-_MOST_RECENT:]
         self.changed.notify_all()
         if self._public() != before:

@@ -45,12 +45,12 @@ class Piece(NamedTuple):
     """A part of one array.
 
     Attributes:
-      index: Of the array.
+      array: Which of the arrays, from 0.
       start: Where the part begins in the flattened array.
       numbers: One axis.
     """
 
-    index: int
+    array: int
     start: int
     numbers: Array
 
@@ -64,7 +64,9 @@ class SpoolWriter:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_folder(folder.parent)  # or the folder could be lost with its files
         self._folder = folder
         self.path = folder / f"{name}.part"
         self._file: BinaryIO = self.path.open("wb", buffering=0)
@@ -239,7 +241,7 @@ def added_up(
             total = [np.empty(math.prod(spec.shape), spec.dtype) for spec in specs]
         for piece in pieces(path, specs):
             end = piece.start + piece.numbers.size
-            part = total[piece.index][piece.start : end]
+            part = total[piece.array][piece.start : end]
             if is_first:
                 part[:] = piece.numbers
             else:

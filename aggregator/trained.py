@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from aggregator.collector import RunStoppedError
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.home import Federation
 from aggregator.planning import plan_for
@@ -14,7 +15,7 @@ from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import nest_sha256
 from fedtrain.project.deployed import deployed
-from fedtrain.project.run import run, start_run
+from fedtrain.project.run import RunInterruptedError, run, start_run
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.wire.plan import Plan
@@ -63,6 +64,9 @@ def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str,
 
     Returns:
       The summary, as a simulation's.
+
+    Raises:
+      RunStoppedError: After Ctrl-C or SIGTERM; the run can be resumed.
     """
     config = served.project.config
     service = config.service
@@ -70,7 +74,13 @@ def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str,
         raise ConfigError("A served run needs [service].")
     runtime = GrpcRuntime(rounds, run_id=served.run_id, service=service)
     project = replace(served.project, runtime=runtime)
-    summary = run(project, served.folder, console=console)
+    try:
+        summary = run(project, served.folder, console=console)
+    except RunInterruptedError:
+        raise RunStoppedError(
+            "Interrupted. All finished rounds and accepted contributions are saved; go "
+            "on with: fedtrain-aggregator serve"
+        ) from None
     newest = CheckpointStore(served.folder.checkpoints).latest(
         project.round_.init(project.starting_weights())
     )

@@ -34,6 +34,7 @@ from fedtrain.project.summary import summarised
 from fedtrain.project.weights_file import save_weights
 from fedtrain.project.withheld import withholding
 from fedtrain.rounds.checkpoint import CheckpointStore
+from fedtrain.rounds.keepers import AsksAgain
 from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun
 from fedtrain.runtimes.compiled import CompiledRuntime
@@ -103,6 +104,8 @@ def run(
         tell_run_folder(folder)
         ledger = Ledger(ledger_of(project, folder))
         privacy = run_privacy_of(project, ledger, folder.path.name)
+        if isinstance(project.runtime, AsksAgain):
+            project.runtime.charges = privacy
         every = project.config.tracking.checkpoint_every
         store = CheckpointStore(folder.checkpoints, every=every)
         project, parts = parts_of(project, replicas, charges=privacy, store=store)

@@ -26,12 +26,15 @@ def stored_toml(project: Project) -> str:
         model = {"path": "model.keras"}
     rows = config.export.public_rows
     export = {"public_rows": _absolute(rows, project.folder)} if rows else {}
+    # The database's URL may hold a password; a run that is served again does without.
+    service = config.service and config.service.model_copy(update={"database": None})
     runs_dir = str((project.folder / config.tracking.runs_dir).resolve())
     stored = config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "model": config.model.model_copy(update=model),
             "export": config.export.model_copy(update=export),
+            "service": service,
             "tracking": config.tracking.model_copy(update={"runs_dir": runs_dir}),
         }
     )

@@ -5,7 +5,7 @@ several workers run the same loop, one of them keeps for all.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.data.cohorts import CohortSampler
@@ -50,6 +50,17 @@ class Charges(Protocol):
     def expect(self, head: Mapping[str, Any]) -> None:
         """Raises LedgerError if the ledger lost what a checkpoint remembers."""
         ...
+
+
+@runtime_checkable
+class AsksAgain(Protocol):
+    """A runtime that may ask a round's clients more than once, and pays each time.
+
+    Attributes:
+      charges: Who charges what is asked again; the loop charges the first time.
+    """
+
+    charges: Charges | None
 
 
 class Checkpoints(Protocol):

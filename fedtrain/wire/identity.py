@@ -8,6 +8,7 @@ mutual TLS and, once admitted, its certificate: one file, so that both change at
 import base64
 import datetime
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -205,8 +206,9 @@ def read_private(path: Path) -> bytes:
       IdentityError: If it is not there, or others may read it.
     """
     try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read()
     except OSError as error:
         raise IdentityError(f"{path} cannot be read: {error.strerror}.") from None
     if mode & 0o077:

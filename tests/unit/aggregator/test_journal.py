@@ -273,6 +273,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         Journal(tmp_path / "file" / "state")
     with pytest.raises(ConfigError, match="mysql"):
         Journal(tmp_path, "mysql://host/database")
+    with pytest.raises(ConfigError, match="database URL") as caught:
+        Journal(tmp_path, "postgresql//me:secret@host/database")
+    assert "secret" not in str(caught.value)
     with pytest.raises(JournalError, match="There is no journal"):
         list(stored_events(tmp_path / "nowhere"))
     assert os.listdir(tmp_path) != []

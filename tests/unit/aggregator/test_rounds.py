@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from aggregator.rounds import RunStoppedError
-from fedtrain.core.errors import ConfigError, JournalError, TooFewClientsError
+from fedtrain.core.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    JournalError,
+    TooFewClientsError,
+)
 from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.arrays import to_bytes
 from tests.unit.aggregator.light_round import (
@@ -256,6 +261,87 @@ def test_files_of_a_round_are_kept_until_the_next_commit(rounds, tmp_path):
     assert rounds.task_for("a").attempt == 1
     submit(rounds, "a", arrays_of("a"), attempt=1)
     assert collecting.done().attempt == 1
+
+
+def test_a_run_that_went_back_by_one_checkpoint_asks_nobody_again(tmp_path):
+    journal, rounds = opened(tmp_path)
+    for number in range(3):
+        collecting = Collecting(rounds, call(["a"], round_number=number))
+        submit(rounds, "a", arrays_of("a", number), round_number=number)
+        collecting.done()
+        if number < 2:
+            rounds.committed(number, f"{number:064d}")
+    journal.close()
+    journal, rounds = opened(tmp_path)
+    rounds.committed(0, f"{0:064d}")  # what the older checkpoint is of
+    for number in (1, 2):
+        collected = rounds.collect(call(["a"], round_number=number))
+        assert equal(collected.total(), arrays_of("a", number))
+        rounds.committed(number, f"{number:064d}")
+    journal.close()
+
+
+def test_a_round_that_was_never_collected_is_not_committed(rounds):
+    with pytest.raises(JournalError, match="not collected"):
+        rounds.committed(0, "00" * 32)
+
+
+def test_an_attempt_is_paid_for_before_anybody_is_asked(rounds):
+    paid = []
+
+    def pay(attempt):
+        if attempt == 2:
+            raise BudgetExhaustedError("too much")
+        paid.append((attempt, rounds.task_for("a").kind))
+
+    def asked(weight):
+        broadcast = [np.full(4, weight, np.float32)]
+        return call(["a"], broadcast=broadcast, before_attempt=pay)
+
+    for attempt in (0, 1):
+        collecting = Collecting(rounds, asked(attempt))
+        submit(rounds, "a", arrays_of("a"), attempt=attempt)
+        collecting.done()
+        rounds.collect(asked(attempt))  # goes on: nobody is asked, nothing is paid
+    assert paid == [(0, pb.WAIT), (1, pb.WAIT)]
+    with pytest.raises(BudgetExhaustedError):
+        rounds.collect(asked(2))
+    assert rounds.task_for("a").kind == pb.WAIT
+
+
+def test_an_interrupt_while_the_journal_is_written_leaves_one_that_can_be_read(
+    tmp_path, monkeypatch
+):
+    accepted = []
+    journal, rounds = opened(tmp_path, clock=lambda: 100.0 * len(accepted))
+    append = journal.append
+
+    def interrupted(drafts):
+        events = append(drafts)
+        if any(draft.kind == "closed" for draft in drafts):
+            raise KeyboardInterrupt
+        accepted.extend(draft for draft in drafts if draft.kind == "accepted")
+        return events
+
+    monkeypatch.setattr(journal, "append", interrupted)
+    asked = call(["a", "b"])
+
+    def send_when_asked():
+        until(lambda: rounds.book.current is not None)
+        submit(rounds, "a", arrays_of("a"))
+
+    sender = threading.Thread(target=send_when_asked)
+    sender.start()
+    with pytest.raises(KeyboardInterrupt):
+        rounds.collect(asked)
+    sender.join()
+    # The port drains: what comes now cannot follow what the journal holds.
+    with pytest.raises(JournalError, match="interrupted"):
+        submit(rounds, "b", arrays_of("b"))
+    journal.close()
+    journal, rounds = opened(tmp_path)
+    assert rounds.collect(asked).accepted == ("a",)
+    journal.close()
 
 
 def test_a_contribution_that_the_disk_damaged_is_lost_and_named(tmp_path):
