@@ -1,12 +1,17 @@
 """Comma-separated values; ``.tsv`` files are separated by tabs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.readers.storage import open_binary
 from fedtrain.data.tables import Table, table_of
+
+# What was written is what is read: by itself from pandas 3.1 on, which warns if asked.
+_VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
+_EXACTLY: Any = {} if _VERSION >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def table(
@@ -28,7 +33,7 @@ def table(
                 sep=separator,
                 dtype=dict.fromkeys(text_columns, str),
                 low_memory=False,
-                float_precision="round_trip",  # what was written is what is read
+                **_EXACTLY,
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
         raise DataError(f"{source} is not a CSV file: {error}.") from error
