@@ -53,7 +53,16 @@ class Federation(NamedTuple):
         return self.path / "seen.json"
 
     def config(self) -> ProjectConfig:
-        """The project file, read again."""
+        """The project file, read again.
+
+        Raises:
+          ConfigError: If it is gone, or its keys are not what they must be.
+        """
+        if not self.project.is_file():
+            raise ConfigError(
+                f"{self.project}, the project file that {self.path} was made with, is "
+                "not there. Put it back: partners have approved what it says."
+            )
         return read_config(self.project)
 
     def service(self) -> ServiceSection:
@@ -96,16 +105,16 @@ def federation_in(path: Path) -> Federation:
     """The federation whose operator's folder is ``path``.
 
     Raises:
-      ConfigError: If there is none.
+      ConfigError: If there is none, or the file that says so is damaged.
     """
-    try:
-        content = json.loads((path / "federation.json").read_text("utf-8"))
-    except FileNotFoundError:
+    file = path / "federation.json"
+    if not file.is_file():
         raise ConfigError(
             f"{path} holds no federation. Run `fedtrain-aggregator init "
             "federation.toml` first, or name its folder with --home."
-        ) from None
-    return Federation(path, Path(content["project"]), content["operator"])
+        )
+    project, operator = _texts(file, "project", "operator")
+    return Federation(path, Path(project), operator)
 
 
 def current_run(federation: Federation) -> str | None:
@@ -113,4 +122,15 @@ def current_run(federation: Federation) -> str | None:
     path = federation.path / "run.json"
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text("utf-8"))["run_id"])
+    (run_id,) = _texts(path, "run_id")
+    return run_id
+
+
+def _texts(path: Path, *names: str) -> list[str]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return [str(content[name]) for name in names]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path} is not as fedtrain wrote it; put it back from a backup."
+        ) from None

@@ -157,9 +157,8 @@ class Agent:
         self._allowed(plan, None)
         work, odometer = self._local.work_of(plan), self._local.odometer_of(plan)
         self._allowed(plan, work.num_examples)
-        last = self._audit.last(what="sending")
-        if last is not None:
-            odometer.expect(last["ledger"])
+        for head in self._audit.ledgers().values():
+            odometer.expect(head)
         return _Session(hello.run_id, plan, work, odometer)
 
     def _wait_for_approval(self, run_id: str, plan: Plan) -> None:

@@ -55,6 +55,11 @@ class AuditLog:
         """The number of entries and the hash of the last one."""
         return _head(self._entries)
 
+    def ledgers(self) -> dict[str, Any]:
+        """The newest head of each ledger that an answer was charged to, by its file."""
+        sent = (entry for entry in self._entries if entry["what"] == "sending")
+        return {entry["ledger"]["file"]: entry["ledger"] for entry in sent}
+
     def last(self, **facts: Any) -> dict[str, Any] | None:
         """The newest entry that has all of ``facts``."""
         for entry in reversed(self._entries):

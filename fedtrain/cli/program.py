@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from fedtrain.cli.output import fail
-from fedtrain.core.errors import EXIT_CODES, FedtrainError
+from fedtrain.core.errors import EXIT_CODES, ConfigError, FedtrainError
 
 
 def program(name: str, *, help: str) -> typer.Typer:
@@ -43,11 +43,20 @@ def run_program(app: Any, name: str, arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as stop:
         return int(stop.code or 0)
+    except OSError as error:
+        if error.filename is None:
+            return _unexplained(error)
+        reason = f"{error.filename} cannot be used: {error.strerror}."
+        return fail(ConfigError(reason), as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last place that can explain it
-        traceback.print_exc()
-        sys.stderr.write(f"An error inside fedtrain: {error}\n")
-        return 1
+        return _unexplained(error)
     return 0
+
+
+def _unexplained(error: Exception) -> int:
+    traceback.print_exception(error)
+    sys.stderr.write(f"An error inside fedtrain: {error}\n")
+    return 1
 
 
 def _silence_tensorflow() -> None:

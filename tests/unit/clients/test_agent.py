@@ -214,6 +214,22 @@ def test_a_tampered_audit_log_stops_the_agent(aggregator, bank):
         bank.run()
 
 
+def test_every_ledger_that_was_charged_is_expected_to_be_whole(aggregator, bank):
+    expected = []
+    bank.odometer.expect = expected.append
+    bank.odometer.head = lambda: {"file": "first rows", "length": 7, "hash": ""}
+    aggregator.num_rounds = 1
+    bank.run()
+    bank.odometer.head = lambda: {"file": "other rows", "length": 1, "hash": ""}
+    aggregator.num_rounds = 2
+    bank.run()
+    bank.run()
+    assert {head["file"]: head["length"] for head in expected[-2:]} == {
+        "first rows": 7,
+        "other rows": 1,
+    }
+
+
 def test_a_revoked_client_stops_with_a_sentence(aggregator, bank, authority):
     aggregator.faults["Next"].append(lambda: authority.revoke("bank-a"))
     with pytest.raises(RefusedError, match="was revoked"):

@@ -141,6 +141,18 @@ def test_errors_have_their_codes(run, as_json, invited, tmp_path):
     assert (code, "was changed" in output) == (11, True)
 
 
+def test_a_path_that_cannot_be_used_is_named(run, as_json, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, output = run("request", "bank-b", "--home", tmp_path / "file")
+    assert code == 2
+    assert "file cannot be used: File exists" in " ".join(output.split())
+    assert "Traceback" not in output
+    nowhere = tmp_path / "nowhere" / "bank-b.request"
+    code, found = as_json("request", "bank-b", "--output", nowhere)
+    assert code == 2
+    assert "No such file or directory" in found["error"]["message"]
+
+
 def test_a_real_process_waits_for_approval_and_ends_when_asked(
     invited, tmp_path, aggregator
 ):
