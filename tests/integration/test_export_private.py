@@ -1,6 +1,7 @@
 """Exports that ask private rows: charged before they are read, and said so."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_nothing_is_paid_where_no_variant_is_left_to_judge(
     with pytest.raises(RefusedExportError, match="its outputs are wrong"):
         export_run(run.folder, to=["edge"], edge_variants=["float32"])
     assert ledger(run) == before
+
+
+def test_without_an_epsilon_private_rows_are_not_looked_at(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    settings = (folder / "federation.toml").read_text()
+    kept = [line for line in settings.splitlines() if "evaluation_epsilon" not in line]
+    (folder / "federation.toml").write_text("\n".join(kept))
+    with pytest.raises(PrivacyError, match="releases that nothing paid for"):
+        export_run(folder, to=["server"])
 
 
 def test_private_rows_are_not_public_because_an_option_says_so(run: Run) -> None:

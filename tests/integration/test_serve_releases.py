@@ -1,14 +1,15 @@
 """From a run to versions that a server loads, all from the command line."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from fedtrain.cli.main import run as run_command
-from fedtrain.export.record import read_record
+from fedtrain.export.record import Release, read_record
 from fedtrain.export.serving_files import MODELS, read_models
 
 pytest.importorskip("onnxruntime")
@@ -40,36 +41,56 @@ html_report = false
 to = ["server", "onnx"]
 server_variants = ["float32", "bfloat16"]
 max_accuracy_drop = 10.0
-accept_no_privacy = true
 """
 
 
-def test_rounded_variant_is_served_as_a_canary_and_promoted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    _write_project(tmp_path)
-    assert run_command(["simulate", "federation.toml"]) == 0
-    assert run_command(["export", "latest"]) == 0
-    (release,) = tmp_path.glob("runs/*/export/1")
-    record = read_record(release)
+class Exported(NamedTuple):
+    folder: Path
+    record: Release
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+    root = tmp_path_factory.mktemp("serve")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("XDG_CONFIG_HOME", str(root / "config"))
+        _write_project(root)
+        assert run_command(["simulate", "federation.toml"]) == 0
+        assert run_command(["export", "latest", "--accept-no-privacy"]) == 0
+        (folder,) = root.glob("runs/*/export/1")
+        yield Exported(folder, read_record(folder))
+
+
+def test_raw_rows_are_encoded_as_they_were_for_training(exported: Exported) -> None:
+    record = exported.record
+    assert record.release_status == "no_privacy"
+    assert record.lineage.schema_sha256 is not None
     found = {(v.target, v.name): v for v in record.variants}
-    assert set(found) == {
-        ("server", "float32"),
-        ("server", "bfloat16"),
-        ("onnx", "float32"),
-    }
-    rounded = found["server", "bfloat16"]
+    exact, rounded = (found["server", name] for name in ("float32", "bfloat16"))
+    assert exact.raw is not None
+    assert exact.raw.max_output_difference <= 1e-6
     assert rounded.refusal is None
     assert rounded.raw is not None
     assert rounded.max_output_difference > 1e-5
     assert found["onnx", "float32"].max_output_difference <= 1e-5
+    assert len(found) == 3
+    assert run_command(["release", "verify", str(exported.folder)]) == 10
 
+
+def test_without_privacy_the_flag_is_needed(exported: Exported, capsys: Any) -> None:
+    assert run_command(["export", str(exported.folder.parents[1])]) == 2
+    assert "--accept-no-privacy" in capsys.readouterr().err
+
+
+def test_rounded_variant_is_served_as_a_canary_and_promoted(
+    exported: Exported, tmp_path: Path, capsys: Any
+) -> None:
     base = ["--base", str(tmp_path / "serving")]
+    release = str(exported.folder)
     for variant in ("float32", "bfloat16"):
         chosen = ["--variant", variant]
-        assert run_command(["release", "publish", str(release), *base, *chosen]) == 0
+        assert run_command(["release", "publish", release, *base, *chosen]) == 0
     assert "fedtrain release label canary 2" in capsys.readouterr().out
     assert run_command(["release", "label", "canary", "2", *base]) == 0
     (served,) = read_models(tmp_path / "serving" / MODELS)
