@@ -128,9 +128,10 @@ def _refuse_ended(federation: Federation, opened: _Open, console: Console) -> No
         return
     # Nobody has called this process yet: all that ever did may want to hear it.
     _tell_the_end(opened, console, everybody=True)
+    release = f" `fedtrain export {federation.runs / run_id}` releases its model."
     raise ConfigError(
-        f"The run {run_id} has ended ({ending.text}). `fedtrain export "
-        f"{federation.runs / run_id}` releases its model; another run is another "
+        f"The run {run_id} has ended ({ending.text})."
+        f"{release if ending.status != STOPPED else ''} Another run is another "
         "federation: `fedtrain-aggregator init --home`."
     )
 
