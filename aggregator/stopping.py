@@ -131,7 +131,9 @@ def _asked(federation: Federation, request: StopRequest, wait_s: float) -> str:
             f"within {wait_s:g} s and will when its present step is done."
         )
     if request.is_final:
-        return f"{request.run_id} has ended, not resumable; partners that called were told."
+        return (
+            f"{request.run_id} has ended, not resumable; partners that call are told."
+        )
     return f"{request.run_id} is paused, resumable: `serve` goes on with it."
 
 
