@@ -93,9 +93,15 @@ def _written(folder: Path, name: str, array: Array) -> dict[str, Any]:
 
 def _run(folder: Path) -> None:
     command = [node_program(), str(_SCRIPT), str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"Node was not done with the model within {_TIMEOUT_S} s; leave web out of "
+            "the targets, or judge by fewer rows."
+        ) from error
     if done.returncode:
         lines = (done.stderr.strip() or "no reason given").splitlines()
         raise ConfigError(next((s for s in lines if "Error:" in s), lines[-1])[-600:])

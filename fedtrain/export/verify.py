@@ -268,14 +268,20 @@ def _result(folder: Path) -> tuple[Array, dict[str, Any]]:
 
 def _run(candidate: Candidate, spec_path: Path) -> None:
     command = [sys.executable, "-m", "fedtrain.export.measure", str(spec_path)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"The {candidate.target} variant {candidate.name} was not measured within "
+            f"{_TIMEOUT_S} s; leave it out, or judge by fewer rows."
+        ) from error
     if done.returncode:
         raise ConfigError(
             f"The {candidate.target} variant {candidate.name} does not run in its own "

@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtrain.core.errors import ConfigError
+from fedtrain.export import verify
 from fedtrain.export.record import Latency, RawCheck
-from fedtrain.export.verify import Candidate, _checked_raw, max_difference
+from fedtrain.export.verify import (
+    Candidate,
+    _checked_raw,
+    max_difference,
+    run_fresh,
+)
 
 LATENCY = Latency(p50_s=1e-3, p99_s=2e-3)
 
@@ -38,3 +45,11 @@ def test_raw_outputs_that_are_not_finite_are_refused(difference: float) -> None:
     variant: Any = SimpleNamespace(raw=raw, refusal=None)
     variant.model_copy = lambda update: SimpleNamespace(**update)
     assert _checked_raw(variant, np.inf).refusal is not None
+
+
+def test_variant_that_takes_too_long_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_TIMEOUT_S", 0.01)
+    with pytest.raises(ConfigError, match=r"int8 was not measured within 0\.01 s"):
+        run_fresh(candidate("edge", "int8"), {})
