@@ -15,7 +15,6 @@ from fedtrain.cli.main import run as run_command
 from fedtrain.data.examples import Examples
 from fedtrain.export.record import Release, read_record
 from fedtrain.export.server import WARMUP
-from fedtrain.project.load import load_run
 from fedtrain.rounds.evaluation import Evaluator
 
 SMALL = ["data.num_clients=4", "rounds.num_rounds=5", "evaluation.baselines=false"]
@@ -172,73 +171,6 @@ def test_changed_tfjs_is_refused_before_any_work(
     assert not into.exists()
 
 
-def test_raw_columns_give_what_the_encoded_rows_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    _table_project(tmp_path, sensitivity="public")
-    assert run_command(["simulate", "federation.toml"]) == 0
-    assert run_command(["export", "latest", "--to", "server"]) == 2
-    accepted = ["export", "latest", "--to", "server", "--accept-no-privacy"]
-    assert run_command(accepted) == 0
-    loaded = load_run("latest")
-    release = read_record(loaded.folder.path / "export" / "1")
-    assert release.release_status == "no_privacy"
-    assert release.lineage.schema_sha256 is not None
-    (variant,) = release.variants
-    assert variant.raw is not None
-    assert variant.raw.max_output_difference <= 1e-6
-    assert (
-        run_command(["release", "verify", str(loaded.folder.path / "export/1")]) == 10
-    )
-
-
-def test_private_test_rows_are_not_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    _table_project(tmp_path, sensitivity="private")
-    assert run_command(["simulate", "federation.toml"]) == 0
-    assert run_command(["export", "latest", "--accept-no-privacy"]) == 2
-    assert "releases that nothing paid for" in capsys.readouterr().err
-
-
 def _always_right(self: Any, weights: Any, examples: Examples) -> Any:
     del self, weights
     return 9.0 * np.eye(10, dtype=np.float32)[examples.labels]
-
-
-def _table_project(folder: Path, *, sensitivity: str) -> None:
-    random = np.random.default_rng(0)
-    lines = ["income level,region,outcome"]
-    for _ in range(120):
-        income, region = random.normal(), random.choice(["north", "south"])
-        lines.append(f"{income:.3f},{region},{int(income > 0)}")
-    (folder / "rows.csv").write_text("\n".join(lines))
-    (folder / "federation.toml").write_text(
-        f"""
-name = "rows"
-seed = 1
-[data]
-path = "rows.csv"
-label = "outcome"
-partition = "iid"
-num_clients = 3
-test_fraction = 0.25
-sensitivity = "{sensitivity}"
-[model]
-name = "dense_classifier"
-[rounds]
-num_rounds = 3
-[client]
-learning_rate = 0.5
-batch_size = 16
-local_epochs = 1
-[evaluation]
-baselines = false
-[tracking]
-tensorboard = false
-html_report = false
-"""
-    )
