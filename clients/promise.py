@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterator
 
 from fedtrain.core.errors import PrivacyError
+from fedtrain.privacy import events
+from fedtrain.privacy.account import copies_of
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.build import Project
 from fedtrain.project.deployed import stated_mechanism
@@ -78,6 +80,11 @@ def _against_guarantee(
         said, done = stated.mechanism.get(name), mechanism.get(name)
         if said != done:
             yield f"mechanism.{name} = {said!r}, and this machine's is {done!r}."
+    copies = copies_of(own.unit, own.trust, own.max_clients_per_entity)
+    done = events.composed([one.dp_event for one in project.round_.mechanisms])
+    counted = events.counted(own.round_event())
+    if events.counted(events.times(done, copies)) != counted:
+        yield f"{events.to_json(counted)} in a round, and the mechanism is {done!r}."
     epsilon = own.epsilon()
     if not math.isfinite(epsilon) or epsilon > stated.epsilon * (1.0 + _MORE):
         yield (

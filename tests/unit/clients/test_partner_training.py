@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from clients import training
 from clients.checking import _afforded
 from clients.odometer import Odometer, terms_of
 from clients.policy import policy_for
+from clients.promise import check_promise
 from clients.work import RoundTask
 from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.core.state_dir import state_dir
@@ -95,6 +98,14 @@ def test_a_plan_that_does_not_do_what_it_states_is_refused(work_of, plan, lie):
     changed, said = LIES[lie]
     with pytest.raises(PrivacyError, match=said):
         work_of(changed(plan))
+
+
+def test_a_round_that_spends_more_than_is_counted_is_refused(tmp_path, plan):
+    project = small_project(tmp_path)
+    check_promise(plan, project)
+    counted = replace(project.plan, local_steps=1)
+    with pytest.raises(PrivacyError, match="in a round, and the mechanism is"):
+        check_promise(plan, replace(project, plan=counted))
 
 
 @pytest.mark.parametrize(
