@@ -14,7 +14,7 @@ from aggregator.traffic import Traffic
 from fedtrain.wire import messages_pb2 as pb
 from tests.unit.aggregator.shown_page import STATES, shown_in
 
-DEPLOY = Path(__file__).parents[3] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "aggregator" / "deploy"
 
 
 @pytest.fixture(scope="module")
