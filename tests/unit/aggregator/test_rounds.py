@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from aggregator import spool
 from aggregator.rounds import RunStoppedError
 from fedtrain.core.errors import (
     BudgetExhaustedError,
@@ -261,6 +262,17 @@ def test_files_of_a_round_are_kept_until_the_next_commit(rounds, tmp_path):
     assert rounds.task_for("a").attempt == 1
     submit(rounds, "a", arrays_of("a"), attempt=1)
     assert collecting.done().attempt == 1
+
+
+def test_a_new_folder_is_on_the_disk_before_its_files_are_acknowledged(
+    rounds, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr(spool, "sync_folder", synced.append)
+    collecting = Collecting(rounds, call(["a"]))
+    submit(rounds, "a", arrays_of("a"))
+    ((path, _),) = collecting.done().paths
+    assert {path.parent, path.parent.parent} <= set(synced)
 
 
 def test_a_run_that_went_back_by_one_checkpoint_asks_nobody_again(tmp_path):

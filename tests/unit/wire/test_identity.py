@@ -44,6 +44,17 @@ def test_what_others_may_read_is_refused(tmp_path):
         new_keys(home)
 
 
+def test_the_file_that_is_read_is_the_one_that_was_looked_at(tmp_path, monkeypatch):
+    home = tmp_path / "bank-a"
+    new_keys(home)
+    private = (home / "tls.pem").stat()
+    (home / "identity.pem").chmod(0o644)
+    # As if another file had been there when its mode was asked for by name.
+    monkeypatch.setattr(type(home), "stat", lambda path, **options: private)
+    with pytest.raises(IdentityError, match="chmod 600"):
+        keys_in(home)
+
+
 @pytest.mark.parametrize("name", ["identity.pem", "tls.pem"])
 def test_damaged_keys_are_named_but_not_quoted(tmp_path, name):
     keys = new_keys(tmp_path / "bank-a")
