@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.core.errors import CheckpointError, ConfigError, PrivacyError
 from fedtrain.export import record, signing
 from fedtrain.export.calibration import with_raw_calibration
 from fedtrain.export.choice import recommended
@@ -67,6 +67,7 @@ def export_run(
       **changes: Other keys of ``[export]``, such as ``max_accuracy_drop=1.0``.
 
     Raises:
+      CheckpointError: If the weights are not those of the privacy report.
       RefusedExportError: If a target has no variant within the bounds. Nothing is left.
       PrivacyError: If there are no public rows to judge by, and nothing is paid.
       BudgetExhaustedError: If the ledger cannot pay for what would be asked of private
@@ -77,6 +78,7 @@ def export_run(
     targets = checked_targets(settings.to if to is None else to)
     check_packages(targets)
     _check_privacy(loaded, settings)
+    _check_weights(loaded)
     needs_ranges = _needs_ranges(settings, targets)
     if needs_ranges:
         _check_rows_are_here(loaded, settings)
@@ -133,6 +135,19 @@ def _check_privacy(loaded: LoadedRun, settings: ExportSection) -> None:
             "--accept-raw-calibration (export.accept_raw_calibration = true). "
             '"schema" and "private_query" keep the statement.'
         )
+
+
+def _check_weights(loaded: LoadedRun) -> None:
+    """The privacy report speaks of the weights that it has the hashes of, no others."""
+    hashes = (loaded.privacy_report or {}).get("file_hashes", {})
+    for path in (loaded.folder.weights, loaded.folder.compressed_weights):
+        expected = hashes.get(path.name)
+        if expected and path.is_file() and record.file_sha256(path) != expected:
+            raise CheckpointError(
+                f"{path} is not the file that {loaded.folder.privacy_report.name} "
+                "speaks of, so nothing is promised about it. Put the run's own weights "
+                "back, or train again."
+            )
 
 
 def _check_rows_are_here(loaded: LoadedRun, settings: ExportSection) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import CheckpointError, ConfigError
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import table_of
 from fedtrain.export.export_run import export_run
@@ -102,3 +102,9 @@ def test_rows_that_are_with_partners_calibrate_nothing(
             calibration=calibration,
             **asked,
         )
+
+
+def test_weights_that_the_report_does_not_speak_of_are_refused(run: RunFolder) -> None:
+    run.weights.write_bytes(run.weights.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match=r"weights\.npz is not the file"):
+        export_run(run.path, to=["edge"], public_rows="public.csv")
