@@ -195,3 +195,4 @@ def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
         left = [entry for entry in sent if entry["what"] == "sending"]
         assert [entry["round"] for entry in left] == [0, 1]
         assert left[0]["spent"]["epsilon"] < left[1]["spent"]["epsilon"]
+    assert not list((federation / "state" / "noise").glob("*.key"))
