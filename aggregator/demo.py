@@ -93,8 +93,9 @@ def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str
     for partner in PARTNERS:
         shell.run("fedtrain-client", "request", partner)
         shell.run("fedtrain-aggregator", "admit", f"{partner}.request", "--yes")
+        if partner == PARTNERS[0]:  # all three are asked to approve the same plan
+            shell.run("fedtrain-client", "review", f"{partner}.invitation")
         shell.run("fedtrain-client", "approve", f"{partner}.invitation")
-    shell.run("fedtrain-client", "review", f"{PARTNERS[0]}.invitation")
     with contextlib.ExitStack() as stack:
         for partner in PARTNERS:
             arguments = ("join", f"{partner}.invitation", "--data", f"{partner}.csv")
