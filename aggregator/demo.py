@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from aggregator.demo_data import PARTNERS, DemoData, write_demo_data
 from fedtrain.cli.output import note
+from fedtrain.core.addresses import free_addresses
 from fedtrain.core.errors import FedtrainError
 from fedtrain.core.files import write_atomically
 
@@ -59,8 +59,8 @@ target_epsilon = {epsilon}
 [service]
 clients = {clients}
 rows_per_client = {rows_per_client}
-address = "127.0.0.1:{port}"
-page = "127.0.0.1:{page_port}"
+address = "{address}"
+page = "{page}"
 deadline_s = 60.0
 """
 
@@ -181,23 +181,14 @@ class _Shell:
 def _write_project(
     folder: Path, data: DemoData, *, num_rounds: int, epsilon: float
 ) -> None:
-    port, page_port = _free_ports(2)
+    address, page = free_addresses(2)
     text = _PROJECT.format(
         data=data.name,
         num_rounds=num_rounds,
         epsilon=epsilon,
         clients=list(PARTNERS),
-        port=port,
-        page_port=page_port,
+        address=address,
+        page=page,
         **data.settings._asdict(),
     ).replace("'", '"')
     write_atomically(folder / "federation.toml", text)
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        doors = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(number)
-        ]
-        return [int(door.getsockname()[1]) for door in doors]

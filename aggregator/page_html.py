@@ -11,6 +11,7 @@ import markupsafe
 
 from aggregator import page_words
 from aggregator.charts import Chart, line_chart
+from fedtrain.core.pages import page_environment
 
 _FIRST_METRICS = ("test_accuracy", "test_loss", "accuracy", "loss")
 _MOST_CHARTS = 6
@@ -116,13 +117,7 @@ def _coded(text: str) -> markupsafe.Markup:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("aggregator", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("aggregator", "templates")
     environment.filters |= {
         "coded": _coded,
         "number": _number,

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fedtrain.core.addresses import free_addresses
 from fedtrain.core.errors import ConfigError, WorkerLostError
 from fedtrain.project.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def run_workers(arguments: Sequence[str], *, num_workers: int) -> int:
 def _started(
     arguments: Sequence[str], num_workers: int, folder: Path
 ) -> Iterator[list[_Process]]:
-    addresses = _free_addresses(num_workers)
+    addresses = free_addresses(num_workers)
     workers: list[_Process] = []
     try:
         # One by one, so that those already started are ended if another cannot be.
@@ -94,15 +94,6 @@ def _start(
             stderr=log,
             start_new_session=True,
         )
-
-
-def _free_addresses(num_workers: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        doors = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(num_workers)
-        ]
-        return [f"127.0.0.1:{door.getsockname()[1]}" for door in doors]
 
 
 def _chief_code(workers: list[_Process]) -> int:

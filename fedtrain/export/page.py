@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jinja2
-
 from fedtrain.core.files import write_atomically
+from fedtrain.core.pages import page_environment
 from fedtrain.export.plots import against_size
 from fedtrain.export.record import PAGE, Release, Variant
 from fedtrain.export.scores import ERRORS
@@ -26,13 +25,7 @@ def write_page(release: Release, folder: Path) -> None:
 
 def page_text(release: Release) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedtrain.export", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("fedtrain.export", "templates")
     environment.filters["in_words"] = _in_words
     return environment.get_template("release.html.jinja").render(
         release=release,

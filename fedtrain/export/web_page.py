@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from fedtrain.core.files import write_atomically
+from fedtrain.core.pages import page_environment
 from fedtrain.data.examples import Array
 from fedtrain.data.schema import Column
 from fedtrain.export.node import WEB_TEMPLATES
@@ -46,13 +45,7 @@ def write_web_page(source: Source, release: Release, folder: Path) -> None:
 
 def page_text(source: Source, release: Release, variant: Variant) -> str:
     """The page as HTML, with all that it knows of the model as JSON."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedtrain.export", "templates/web"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("fedtrain.export", "templates/web")
     columns = page_columns(source)
     is_drawn = any("drawing" in column for column in columns)
     return environment.get_template("index.html.jinja").render(

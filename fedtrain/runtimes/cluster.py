@@ -23,6 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from fedtrain.core import validate
+from fedtrain.core.addresses import free_addresses
 from fedtrain.core.errors import ConfigError, FedtrainError
 from fedtrain.runtimes.asynchronous import QueueExecutor
 from fedtrain.runtimes.cluster_worker import cluster_config
@@ -83,7 +84,7 @@ class LocalWorkers:
         validate.positive_integer(
             num_workers=num_workers, intra_op_threads=intra_op_threads
         )
-        addresses = _free_addresses(num_workers + 1)
+        addresses = free_addresses(num_workers + 1)
         self._cluster = {"chief": addresses[:1], "worker": addresses[1:]}
         self._arguments = (*_WORKER, "--intra-op-threads", str(intra_op_threads))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -197,14 +198,6 @@ def _with_parameter_server(cluster: Mapping[str, Any]) -> tf.train.ClusterSpec:
     if "ps" in cluster:
         return tf.train.ClusterSpec(dict(cluster))
     host = cluster["chief"][0].rpartition(":")[0]
-    spec = tf.train.ClusterSpec({**cluster, "ps": _free_addresses(1, host)})
+    spec = tf.train.ClusterSpec({**cluster, "ps": free_addresses(1, host)})
     tf.distribute.Server(spec, job_name="ps", task_index=0, protocol="grpc")
     return spec
-
-
-def _free_addresses(num: int, host: str = "127.0.0.1") -> list[str]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(num)]
-        for free in sockets:
-            free.bind((host, 0))
-        return [f"{host}:{free.getsockname()[1]}" for free in sockets]

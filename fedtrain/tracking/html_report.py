@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
+from fedtrain.core.pages import page_environment
 from fedtrain.tracking import plots
 from fedtrain.tracking.statement import require_statement
 
@@ -137,13 +136,7 @@ def write_html_report(path: str | Path, data: ReportData) -> Path:
 
 def render_html_report(data: ReportData) -> str:
     """The report as one HTML document; all that comes from the run is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fedtrain.tracking", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("fedtrain.tracking", ".")
     environment.filters["as_json"] = lambda value: json.dumps(
         value, indent=2, default=str, ensure_ascii=False
     )

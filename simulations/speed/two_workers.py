@@ -7,7 +7,6 @@ share of it that ``DistributedRuntime`` keeps, all-reduce included, is printed.
 
 import argparse
 import json
-import socket
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fedtrain.core.addresses import free_addresses
 from simulations.speed.environments import interpreter
 from simulations.speed.process import MeasuredProcess
 from simulations.speed.workload import save
@@ -76,19 +76,11 @@ def _seconds(pool: ThreadPoolExecutor, pair: list[MeasuredProcess]) -> float:
 
 
 def _cluster() -> list[dict[str, Any]]:
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in _free_ports(2)]}
+    cluster = {"worker": free_addresses(2)}
     tasks = [{"type": "worker", "index": index} for index in range(2)]
     return [
         {"tf_config": json.dumps({"cluster": cluster, "task": task})} for task in tasks
     ]
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        opened = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in opened:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in opened]
 
 
 if __name__ == "__main__":

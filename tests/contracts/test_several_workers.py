@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtrain.cli.workers import _free_addresses
+from fedtrain.core.addresses import free_addresses
 
 PROCESS = Path(__file__).with_name("replica_process.py")
 # Client states, noise with a state at the server, noise at the clients, a constraint.
@@ -58,7 +58,7 @@ def test_several_devices_agree_with_plain_python():
 
 @pytest.mark.network
 def test_two_processes_agree_with_plain_python_and_hold_the_same_bits():
-    cluster = {"worker": _free_addresses(2)}
+    cluster = {"worker": free_addresses(2)}
     configs = [
         {"cluster": cluster, "task": {"type": "worker", "index": index}}
         for index in range(2)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from fedtrain.client_work.batching import Epochs
 from fedtrain.client_work.local_sgd import local_sgd
 from fedtrain.core import seeds
+from fedtrain.core.addresses import free_addresses
 from fedtrain.core.errors import ConfigError, FedtrainError
 from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
@@ -90,7 +91,7 @@ def test_only_the_chief_connects():
 
 
 def test_a_worker_that_never_answers_is_named():
-    (address,) = cluster._free_addresses(1)
+    (address,) = free_addresses(1)
     given = {
         "cluster": {"chief": ["127.0.0.1:1"], "worker": [address]},
         "task": {"type": "chief", "index": 0},

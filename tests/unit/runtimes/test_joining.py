@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fedtrain.cli.workers import _free_addresses
+from fedtrain.core.addresses import free_addresses
 from fedtrain.core.errors import ConfigError, WorkerLostError
 from fedtrain.runtimes.execution import num_cores
 from fedtrain.runtimes.joining import (
@@ -59,7 +59,7 @@ def test_a_task_that_does_not_train_is_refused(place_of, cluster, kind, index, w
 
 @pytest.mark.network
 def test_workers_meet_whoever_comes_first():
-    addresses = tuple(_free_addresses(3))
+    addresses = tuple(free_addresses(3))
     deadline = time.monotonic() + 30.0
     told = []
     with ThreadPoolExecutor(3) as pool:
@@ -81,7 +81,7 @@ def test_workers_meet_whoever_comes_first():
 @pytest.mark.network
 @pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\n\r\n", b"7\n"])
 def test_a_stranger_at_the_port_is_no_worker(words):
-    addresses = tuple(_free_addresses(2))
+    addresses = tuple(free_addresses(2))
     deadline = time.monotonic() + 30.0
     with ThreadPoolExecutor(1) as pool:
         chief = pool.submit(
@@ -94,7 +94,7 @@ def test_a_stranger_at_the_port_is_no_worker(words):
 
 @pytest.mark.network
 def test_a_worker_that_ends_while_others_are_awaited_may_come_back():
-    addresses = tuple(_free_addresses(3))
+    addresses = tuple(free_addresses(3))
     deadline = time.monotonic() + 30.0
     with ThreadPoolExecutor(3) as pool:
         chief = pool.submit(
@@ -141,7 +141,7 @@ def _knock(address, words):
     ("meet", "worker"), [(_wait_for_the_others, 0), (_report_to_the_chief, 1)]
 )
 def test_waiting_ends(meet, worker):
-    addresses = tuple(_free_addresses(2))
+    addresses = tuple(free_addresses(2))
     absent = addresses[1 - worker]
     with pytest.raises(WorkerLostError, match=absent):
         meet(Place(addresses, worker), time.monotonic() + 0.5, lambda line: None)
