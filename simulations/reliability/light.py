@@ -185,7 +185,7 @@ class _Odometer:
         return {"answers": len(self._charged)}
 
     def head(self) -> dict[str, Any]:
-        return {"length": len(self._charged)}
+        return {"file": self._path.name, "length": len(self._charged)}
 
     def expect(self, head: Any) -> None:
         if len(self._charged) < head["length"]:
