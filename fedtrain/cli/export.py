@@ -74,7 +74,7 @@ def show_variants(values: Mapping[str, Any]) -> None:
     title = f"{values['name']}, version {values['version']}, on {values['evaluation']}"
     show_table([_line(variant) for variant in values["variants"]], title=title)
     for name, reason in values["not_made"].items():
-        note(f"{name} was not made: {reason}")
+        note(f"{name} was left out: {reason}")
 
 
 def _line(variant: Mapping[str, Any]) -> dict[str, str]:

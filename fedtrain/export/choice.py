@@ -1,7 +1,7 @@
 """Which variant of each target is recommended, and whether a target has any."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedtrain.core.errors import RefusedExportError
 from fedtrain.export.record import Variant
@@ -12,35 +12,59 @@ _OTHERS = {
 }
 
 
-def recommended(variants: Sequence[Variant], targets: Sequence[str]) -> list[Variant]:
+def recommended(
+    variants: Sequence[Variant],
+    targets: Sequence[str],
+    not_made: Mapping[str, str] | None = None,
+) -> list[Variant]:
     """``variants`` with the smallest accepted one of each target marked.
 
     Size is after gzip, as it is sent; of equals the faster is taken.
 
+    Args:
+      variants: Those that could be measured.
+      targets: Each needs one.
+      not_made: Why others could not be, by ``target/variant``.
+
     Raises:
       RefusedExportError: Naming each variant's refusal, where a target has none left.
     """
-    chosen = [_best(variants, target) for target in targets]
+    chosen = [_best(variants, target, not_made or {}) for target in targets]
     return [
         variant.model_copy(update={"recommended": variant in chosen})
         for variant in variants
     ]
 
 
-def _best(variants: Sequence[Variant], target: str) -> Variant:
+def _best(
+    variants: Sequence[Variant], target: str, not_made: Mapping[str, str]
+) -> Variant:
     own = [variant for variant in variants if variant.target == target]
     accepted = [variant for variant in own if variant.refusal is None]
-    if not accepted:
-        closest = min(own, key=_drop)
-        reasons = "; ".join(f"{v.name}: {v.refusal}" for v in own)
-        raise RefusedExportError(
-            f"The target {target!r} has no variant within the bounds ({reasons}). The "
-            f"closest is {closest.name}{_by(_drop(closest))}: "
-            "allow it with --max-accuracy-drop (export.max_accuracy_drop), "
-            "export.max_slice_drop or export.max_error_increase"
-            f"{_OTHERS.get(target, '')}. Nothing was released."
-        )
-    return min(accepted, key=lambda v: (v.gzip_bytes, v.latency_1.p50_s))
+    if accepted:
+        return min(accepted, key=lambda v: (v.gzip_bytes, v.latency_1.p50_s))
+    prefix = f"{target}/"
+    lost = {
+        k.removeprefix(prefix): v for k, v in not_made.items() if k.startswith(prefix)
+    }
+    reasons = {**{v.name: v.refusal for v in own}, **lost}
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise RefusedExportError(
+        f"The target {target!r} has no variant within the bounds ({listed}). "
+        f"{_way_out(target, own)}Nothing was released."
+    )
+
+
+def _way_out(target: str, own: Sequence[Variant]) -> str:
+    others = _OTHERS.get(target, "")
+    if not own:
+        return f"Leave it out of the targets{others}. "
+    closest = min(own, key=_drop)
+    return (
+        f"The closest is {closest.name}{_by(_drop(closest))}: "
+        "allow it with --max-accuracy-drop (export.max_accuracy_drop), "
+        f"export.max_slice_drop or export.max_error_increase{others}. "
+    )
 
 
 def _by(drop: float) -> str:

@@ -18,7 +18,7 @@ from fedtrain.export.payment import judges_private_rows, payment_of
 from fedtrain.export.release_folder import new_release
 from fedtrain.export.source import Source, source_of
 from fedtrain.export.targets import Written, check_packages, checked_targets, written
-from fedtrain.export.verify import Verifier
+from fedtrain.export.verify import Candidate, Verifier
 from fedtrain.export.web_page import write_web_page
 from fedtrain.project.config import ExportSection
 from fedtrain.project.load import LoadedRun, load_run
@@ -208,17 +208,15 @@ def _verified(
     told: Told,
 ) -> record.Release:
     verifier = Verifier(source, draft.bounds, settings.slice_columns)
-    measured = []
-    for candidate in made.candidates:
-        told(f"measuring {candidate.target} {candidate.name} in its own runtime")
-        measured.append((candidate, verifier.measured(candidate, folder=aside)))
+    measured, not_made = _measured(verifier, made, aside=aside, told=told)
     found = Judged(
         [variant for _, variant in measured],
         verifier.source_scores,
         draft.num_evaluation_rows,
     )
     if source.payment is not None and source.is_judged_privately:
-        recommended(found.variants, draft.targets)  # else there is nothing to pay for
+        # Else there is nothing to pay for.
+        recommended(found.variants, draft.targets, not_made)
         told("asking private rows, noised and paid for")
         bound = settings.error_bound
         found = judged(
@@ -226,16 +224,31 @@ def _verified(
         )
     chosen = [
         _without_refused_files(variant, aside)
-        for variant in recommended(found.variants, draft.targets)
+        for variant in recommended(found.variants, draft.targets, not_made)
     ]
     return draft.model_copy(
         update={
             "source_scores": found.source_scores,
             "num_evaluation_rows": found.num_rows,
             "variants": chosen,
-            "not_made": made.not_made,
+            "not_made": not_made,
         }
     )
+
+
+def _measured(
+    verifier: Verifier, made: Written, *, aside: Path, told: Told
+) -> tuple[list[tuple[Candidate, record.Variant]], dict[str, str]]:
+    """Candidates with their figures; beside them why others have none."""
+    measured, not_made = [], dict(made.not_made)
+    for candidate in made.candidates:
+        told(f"measuring {candidate.target} {candidate.name} in its own runtime")
+        try:
+            measured.append((candidate, verifier.measured(candidate, folder=aside)))
+        except ConfigError as error:
+            not_made[f"{candidate.target}/{candidate.name}"] = str(error)
+            _remove(candidate.target, candidate.path)
+    return measured, not_made
 
 
 def _with_costs(release: record.Release, source: Source) -> record.Release:
@@ -263,14 +276,17 @@ def _with_costs(release: record.Release, source: Source) -> record.Release:
 def _without_refused_files(variant: record.Variant, aside: Path) -> record.Variant:
     if variant.refusal is None or variant.path is None:
         return variant
-    path = aside / variant.path
-    if variant.target == "server":  # with the configuration that would serve it
+    _remove(variant.target, aside / variant.path)
+    return variant.model_copy(update={"path": None})
+
+
+def _remove(target: str, path: Path) -> None:
+    if target == "server":  # with the configuration that would serve it
         shutil.rmtree(path.parents[1])
     elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()
-    return variant.model_copy(update={"path": None})
 
 
 def _copy_privacy_report(loaded: LoadedRun, aside: Path) -> None:

@@ -66,13 +66,18 @@ class Verifier:
         self.source_scores = self._scores(self._reference)
 
     def measured(self, candidate: Candidate, *, folder: Path) -> record.Variant:
-        """The figures of ``candidate``; ``path`` is given relative to ``folder``."""
+        """The figures of ``candidate``; ``path`` is given relative to ``folder``.
+
+        Raises:
+          ConfigError: If it does not run, or its outputs have another shape.
+        """
         asked = {
             FEATURES: feature_inputs(self._source.evaluation.features),
             **self._raw_rows(candidate),
         }
         measured = run_fresh(candidate, asked)
         outputs, figures = measured[FEATURES]
+        _check_shape(candidate, outputs, self._reference)
         found = self._scores(outputs)
         drops = scores.drops(self.source_scores, found)
         slices = self._slices(outputs)
@@ -259,6 +264,14 @@ def sizes(path: Path) -> tuple[int, int]:
     contents = [file.read_bytes() for file in files if file.is_file()]
     packed = gzip.compress(b"".join(contents), mtime=0)
     return sum(map(len, contents)), len(packed)
+
+
+def _check_shape(candidate: Candidate, outputs: Array, reference: Array) -> None:
+    if outputs.shape != reference.shape:
+        raise ConfigError(
+            f"The {candidate.target} variant {candidate.name} gives outputs of shape "
+            f"{outputs.shape} where the trained model gives {reference.shape}."
+        )
 
 
 def _result(folder: Path) -> tuple[Array, dict[str, Any]]:

@@ -39,6 +39,16 @@ def test_way_out_is_that_of_the_target() -> None:
     assert "closest is float32: allow" in str(error.value)
 
 
+def test_variant_that_could_not_be_measured_is_named_with_its_reason() -> None:
+    not_made = {"edge/int8": "does not run", "web/uint8": "no TF.js"}
+    only = [variant("edge", "int4", 5, refusal="accuracy drops", drop=9.0)]
+    for variants in ([], only):
+        with pytest.raises(RefusedExportError, match="int8: does not run") as error:
+            recommended(variants, ["edge"], not_made)
+        assert "no TF.js" not in str(error.value)
+        assert "Nothing was released" in str(error.value)
+
+
 def variant(
     target: str, name: str, gzip: int, *, refusal: str | None = None, drop: float = 0.0
 ) -> Variant:
