@@ -3,14 +3,16 @@
 Each function is the whole of one process, which faults may end at any moment.
 """
 
+import contextlib
 import hashlib
 import json
-import random
+import logging
 import resource
 import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +110,11 @@ def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> 
       folder: Of the run.
       home: Of the authority.
       port: Where it listens.
-      faults: ``clock`` and ``disk``: seconds from now at which the clock jumps and the
-        disk is full for a moment.
+      faults: ``clock`` and ``disk``: seconds from now at which the clock jumps, by
+        ``jump_s``, and the disk is full for a moment.
     """
     _prepare(faults)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         journal = Journal(folder / "journal")
         rounds = Rounds(
@@ -124,7 +127,7 @@ def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> 
             (folder / "finished").touch()
             signal.pause()
     except FedtrainError as error:
-        (folder / "errors").open("a").write(f"{error}\n")
+        _say(f"{type(error).__name__}: {error}")
         sys.exit(error.exit_code)
 
 
@@ -137,7 +140,7 @@ def take_part(home: Path, invitation: Path, faults: dict[str, float]) -> None:
     local = Local(
         work_of=lambda _: work,
         odometer_of=lambda _: _Odometer(home / "charges"),
-        tell=lambda event: (home / "told").open("a").write(f"{event.text}\n"),  # type: ignore[arg-type,return-value] # nobody reads the count
+        tell=lambda event: _say(event.text),
     )
     try:
         with own.alone():
@@ -145,7 +148,7 @@ def take_part(home: Path, invitation: Path, faults: dict[str, float]) -> None:
             with Transport(caller_of(invited, own)) as calls:
                 Agent(calls, own, invited, local).run()
     except FedtrainError as error:
-        (home / "errors").open("a").write(f"{error}\n")
+        _say(f"{type(error).__name__}: {error}")
         sys.exit(error.exit_code)
 
 
@@ -178,8 +181,9 @@ class _Odometer:
 
     def charge(self, task: Any, cost: Cost, *, max_epsilon: float) -> None:
         if task.name not in self._charged:
-            self._charged.append(task.name)
-            write_atomically(self._path, "\n".join(self._charged))
+            charged = [*self._charged, task.name]
+            write_atomically(self._path, "\n".join(charged))
+            self._charged = charged
 
     def spent(self) -> dict[str, Any]:
         return {"answers": len(self._charged)}
@@ -242,20 +246,26 @@ def _prepare(faults: dict[str, float]) -> None:
     # Bound when the module was imported; here it is to see the jump.
     Sequencer.__init__.__kwdefaults__["clock"] = lambda: time.time_ns()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    for name, action in (("clock", _jump), ("disk", _fill)):
+    jump = partial(_jump, faults.get("jump_s", 0.0))
+    for name, action in (("clock", jump), ("disk", _fill)):
         if name in faults:
             timer = threading.Timer(faults[name], action)
             timer.daemon = True
             timer.start()
 
 
-def _jump() -> None:
-    """Sets this process's wall clock by up to a day, either way.
+def _say(text: str) -> None:
+    """Prints a line for the harness; what it goes to may be the disk that is full."""
+    with contextlib.suppress(OSError):
+        print(f"{time.monotonic():.2f} {text}", file=sys.stderr, flush=True)
+
+
+def _jump(by_s: float) -> None:
+    """Sets this process's wall clock by ``by_s``.
 
     Not ``time.time``: gRPC's Python half takes deadlines from it, and its C half knows
     the true clock only; two clocks would disagree, which no machine's do.
     """
-    by_s = random.uniform(-86_400, 86_400)
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + int(by_s * 1e9)
 

@@ -1,11 +1,12 @@
 """A TCP proxy that drops, delays, duplicates, flips and truncates what passes."""
 
 import contextlib
-import random
 import socket
 import threading
 import time
 from typing import Literal
+
+import numpy as np
 
 Mode = Literal["pass", "drop", "delay", "duplicate", "flip", "truncate"]
 MODES: tuple[Mode, ...] = ("drop", "delay", "duplicate", "flip", "truncate")
@@ -23,7 +24,7 @@ class Proxy:
       mode: What it does now; set it at any time.
     """
 
-    def __init__(self, target: int, chance: random.Random) -> None:
+    def __init__(self, target: int, chance: np.random.Generator) -> None:
         self.mode: Mode = "pass"
         self._target = target
         self._chance = chance
@@ -33,6 +34,8 @@ class Proxy:
 
     def close(self) -> None:
         """Takes no more connections."""
+        # Closing alone does not wake the thread that waits for one.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -71,8 +74,8 @@ class Proxy:
         if mode == "duplicate":
             return data + data
         if mode == "flip":
-            at = self._chance.randrange(len(data))
+            at = self._chance.integers(len(data))
             return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         if mode == "truncate":
-            return data[: self._chance.randrange(len(data))]
+            return data[: self._chance.integers(len(data))]
         return data
