@@ -102,21 +102,33 @@ def rise(own: float, found: float) -> float:
 
 
 def agreement(
-    labels: Array, own: Array, other: Array, *, task: Task, from_logits: bool
+    labels: Array | None, own: Array, other: Array, *, task: Task, from_logits: bool
 ) -> float:
-    """Share of rows with the same decision.
+    """Share of decisions that are the same; of padded tokens there are none.
 
-    Numbers agree where they differ by less than a tenth of the own root mean squared
-    error: a difference that cannot be seen beside the error.
+    A row of numbers agrees where each of them differs by less than a tenth of its own
+    root mean squared error: a difference that cannot be seen beside the error. Without
+    labels the spread of the own outputs takes the place of the error.
     """
     first, second = (
         decisions(outputs, task=task, from_logits=from_logits)
         for outputs in (own, other)
     )
-    if task != "regression":
-        return float(np.mean(first == second))
-    scale = np.sqrt(np.mean(errors(labels, own) ** 2))
-    return float(np.mean(np.abs(first - second) <= _SAME * scale))
+    if task == "regression":
+        near = np.abs(first - second) <= _SAME * _scales(labels, first)
+        return float(np.mean(near.all(axis=1)))
+    same = first == second
+    if labels is not None:
+        same = same[is_right(labels, first, task=task)[1]]
+    return float(np.mean(same))
+
+
+def _scales(labels: Array | None, own: Array) -> Array:
+    """How far each of a row's numbers is off, [numbers]."""
+    if labels is None:
+        return np.asarray(np.std(own, axis=0))
+    missed = errors(labels, own).reshape(own.shape)
+    return np.asarray(np.sqrt(np.mean(missed**2, axis=0)))
 
 
 def slice_drop(

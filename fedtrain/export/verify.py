@@ -97,12 +97,7 @@ class Verifier:
             drop_points=drops,
             worst_slice=max(slices, key=lambda s: s.drop_points, default=None),
             max_output_difference=difference,
-            agreement=scores.agreement(
-                self._source.evaluation.labels,
-                self._reference,
-                outputs,
-                **self._source.kind(),
-            ),
+            agreement=self._agreement(outputs),
             raw=self._raw_check(*measured[RAW]) if RAW in measured else None,
             **figures,
         )
@@ -115,6 +110,11 @@ class Verifier:
         if source.is_judged_privately:
             return {}  # they come from ``paid_scores``
         return scores.scores(source.evaluation.labels, outputs, **source.kind())
+
+    def _agreement(self, outputs: Array) -> float:
+        source = self._source
+        labels = None if source.is_judged_privately else source.evaluation.labels
+        return scores.agreement(labels, self._reference, outputs, **source.kind())
 
     def _slices(self, outputs: Array) -> list[record.SliceDrop]:
         source = self._source

@@ -72,6 +72,21 @@ def test_numbers_agree_where_the_difference_is_small_beside_the_error() -> None:
     assert scores.agreement(labels, own, other, **NUMBERS) == 0.5
 
 
+def test_row_of_several_numbers_agrees_where_each_does() -> None:
+    labels, own = np.zeros([2, 2]), np.array([[1.0, 100.0], [-1.0, -100.0]])
+    other = own + np.array([[0.05, 9.0], [0.5, 0.0]])
+    assert scores.agreement(labels, own, other, **NUMBERS) == 0.5
+    assert scores.agreement(None, own + 1e6, other + 1e6, **NUMBERS) == 0.5
+
+
+def test_padding_neither_agrees_nor_disagrees() -> None:
+    own, other = np.eye(3)[[[1, 2, 0, 0]]], np.eye(3)[[[1, 1, 1, 1]]]
+    tokens = {"task": "next_token", "from_logits": True}
+    labels = np.array([[1, 1, 0, 0]])
+    assert scores.agreement(labels, own, other, **tokens) == 0.5
+    assert scores.agreement(None, own, other, **tokens) == 0.25
+
+
 def test_slice_of_numbers_loses_the_rise_of_its_own_error() -> None:
     labels, own, other = np.zeros(3), np.array([1.0, 2.0, 9.0]), np.ones(3)
     rows = np.array([0, 1])
