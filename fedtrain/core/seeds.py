@@ -134,6 +134,12 @@ def uniform(shape: Sequence[int] | tf.Tensor, seed: Seed, dtype: Any = None) -> 
     return tf.cast((tf.cast(bits, tf.float32) + 0.5) * 2.0**-23, dtype)
 
 
+def signs(size: int, seed: Seed, dtype: Any = None) -> tf.Tensor:
+    """``size`` numbers that are 1 or -1, each with probability one half."""
+    bits = _bits([size], seed, tf.int32)
+    return tf.cast(1 - 2 * tf.cast(bits < 0, tf.int32), dtype or tf.float32)
+
+
 def normal(
     shape: Sequence[int] | tf.Tensor, seed: Seed, *, stddev: Any, dtype: Any = None
 ) -> tf.Tensor:
