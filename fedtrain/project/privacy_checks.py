@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fedtrain.project.config import (
     ClientSection,
     DataSection,
+    ExportSection,
     PrivacySection,
     ProjectConfig,
 )
@@ -32,6 +33,20 @@ def privacy_contradictions(
         yield from _client_unit(config, privacy)
     else:
         yield from _row_unit(config, privacy)
+    if config.service is not None:
+        yield from _kept_back(config.export)
+
+
+def _kept_back(export: ExportSection) -> Iterator[Problem]:
+    for key in ("evaluation_epsilon", "calibration_epsilon"):
+        value = getattr(export, key)
+        if value is not None:
+            yield superfluous(
+                f"export.{key}",
+                value,
+                "rows of a served run are with its partners, where no export can ask "
+                "them: it would only make the noise larger; export.public_rows is free",
+            )
 
 
 def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Problem]:
