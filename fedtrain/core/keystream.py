@@ -8,7 +8,7 @@ Source: NIST SP 800-38A (counter mode); Krawczyk (2010), RFC 5869 (HKDF).
 """
 
 import secrets
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,14 @@ Words = npt.NDArray[np.uint64]
 def new_key() -> bytes:
     """A key of 32 bytes from the operating system."""
     return secrets.token_bytes(KEY_BYTES)
+
+
+class WordSource(Protocol):
+    """Where uniform words come from: a ``KeyStream``."""
+
+    def words(self, num: int) -> Words:
+        """The next ``num`` words, uint64."""
+        ...
 
 
 class KeyStream:

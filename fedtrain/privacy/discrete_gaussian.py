@@ -15,13 +15,8 @@ adds nanoseconds. Nothing here runs in constant time.
 from fractions import Fraction
 
 from fedtrain.core.errors import ConfigError
-from fedtrain.privacy.staircase import (
-    Integers,
-    Staircase,
-    WordSource,
-    draws,
-    staircase,
-)
+from fedtrain.core.keystream import WordSource
+from fedtrain.privacy.staircase import Integers, Staircase, draws, staircase
 
 # A step of the staircase is between 1/512 and 1/256 of a standard deviation wide.
 _STEPS_BITS = 8

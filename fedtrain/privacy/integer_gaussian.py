@@ -23,7 +23,8 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.core.mechanism import CRYPTOGRAPHIC, Mechanism, Unit
 from fedtrain.privacy import events
 from fedtrain.privacy.discrete_gaussian import discrete_gaussian
-from fedtrain.privacy.staircase import Integers, WordSource
+from fedtrain.core.keystream import WordSource
+from fedtrain.privacy.staircase import Integers
 
 Reals = npt.NDArray[np.floating[Any]]
 # Each attempt is within the bound with a chance of at least 1 - exp(-1/2).

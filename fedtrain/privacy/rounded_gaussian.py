@@ -13,7 +13,8 @@ https://arxiv.org/abs/1303.6257; Dwork and Roth (2014), Proposition 2.1
 from fractions import Fraction
 
 from fedtrain.core.errors import ConfigError
-from fedtrain.privacy.staircase import Integers, WordSource, draws, staircase
+from fedtrain.core.keystream import WordSource
+from fedtrain.privacy.staircase import Integers, draws, staircase
 
 # A step of the staircase is 1/256 of a standard deviation wide.
 _STEPS_BITS = 8

@@ -21,26 +21,18 @@ Sampling exactly from the normal distribution (digits drawn when they are needed
 from bisect import bisect_left
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fedtrain.core.keystream import Words
+from fedtrain.core.keystream import Words, WordSource
 from fedtrain.privacy.exponential import exp_bounds
 
 Integers = npt.NDArray[np.int64]
 # What one pass works on stays in the processor's cache.
 _PASS = 1 << 14
 _WORD = 64
-
-
-class WordSource(Protocol):
-    """Where uniform words come from: a ``KeyStream``."""
-
-    def words(self, num: int) -> Words:
-        """The next ``num`` words, uint64."""
-        ...
 
 
 class Staircase(NamedTuple):
