@@ -75,8 +75,14 @@ class Rounds:
         return self._collector.collect(call)
 
     def charged(self, round_number: int, entry: Mapping[str, Any]) -> None:
-        """Notes that the ledger holds the charge for a round, as ``entry`` says."""
-        self._collector.note(round_number, "charged", {"entry": dict(entry)})
+        """Notes that the ledger holds the charge for a round, as ``entry`` says.
+
+        A run that goes back by one checkpoint finds its newest round committed: the
+        charge was noted then, and nobody is asked again.
+        """
+        found = self.book.find("train", round_number)
+        if found is None or found.stage != "committed":
+            self._collector.note(round_number, "charged", {"entry": dict(entry)})
 
     def committed(self, round_number: int, state_sha256: str) -> None:
         """Notes that the checkpoint after a round is on the disk.

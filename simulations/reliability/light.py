@@ -7,12 +7,9 @@ import contextlib
 import hashlib
 import json
 import logging
-import resource
 import signal
 import sys
-import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +32,7 @@ from fedtrain.wire.acceptance import accept
 from fedtrain.wire.arrays import ArraySpec
 from fedtrain.wire.enrolment import read_invitation
 from fedtrain.wire.plan import Plan
-from fedtrain.wire.signing import Sequencer
+from simulations.reliability.faults import befall
 
 COHORT = ("bank-a", "bank-b", "bank-c", "bank-d")
 NUM_ROUNDS = 5
@@ -110,10 +107,9 @@ def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> 
       folder: Of the run.
       home: Of the authority.
       port: Where it listens.
-      faults: ``clock`` and ``disk``: seconds from now at which the clock jumps, by
-        ``jump_s``, and the disk is full for a moment.
+      faults: Of this process; see ``befall``.
     """
-    _prepare(faults)
+    befall(faults)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         journal = Journal(folder / "journal")
@@ -133,7 +129,7 @@ def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> 
 
 def take_part(home: Path, invitation: Path, faults: dict[str, float]) -> None:
     """A partner's process; ends when the run is finished."""
-    _prepare(faults)
+    befall(faults)
     invited = read_invitation(invitation)
     own = Home(home, invited.client_id)
     work = _Work(invited.client_id)
@@ -240,39 +236,7 @@ def _checkpoint(path: Path) -> tuple[Weights, list[list[str]]] | None:
     return np.frombuffer(content, np.float32), facts["survivors"]
 
 
-def _prepare(faults: dict[str, float]) -> None:
-    if "tensorflow" in sys.modules:
-        raise RuntimeError("TensorFlow was loaded; the light programs must not.")
-    # Bound when the module was imported; here it is to see the jump.
-    Sequencer.__init__.__kwdefaults__["clock"] = lambda: time.time_ns()
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    jump = partial(_jump, faults.get("jump_s", 0.0))
-    for name, action in (("clock", jump), ("disk", _fill)):
-        if name in faults:
-            timer = threading.Timer(faults[name], action)
-            timer.daemon = True
-            timer.start()
-
-
 def _say(text: str) -> None:
     """Prints a line for the harness; what it goes to may be the disk that is full."""
     with contextlib.suppress(OSError):
         print(f"{time.monotonic():.2f} {text}", file=sys.stderr, flush=True)
-
-
-def _jump(by_s: float) -> None:
-    """Sets this process's wall clock by ``by_s``.
-
-    Not ``time.time``: gRPC's Python half takes deadlines from it, and its C half knows
-    the true clock only; two clocks would disagree, which no machine's do.
-    """
-    true_ns = time.time_ns
-    time.time_ns = lambda: true_ns() + int(by_s * 1e9)
-
-
-def _fill() -> None:
-    """Lets no file grow beyond a few KiB, for a second: as on a full disk."""
-    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
-    time.sleep(1.0)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import grpc
@@ -267,9 +268,8 @@ def _work(client, stop):
 
 
 def _until_file(path, process):
-    give_up = 300
+    give_up = time.monotonic() + 300.0
     while not path.exists():
-        give_up -= 1
-        assert give_up
+        assert time.monotonic() < give_up
         assert process.poll() is None
-        threading.Event().wait(0.05)
+        time.sleep(0.05)
