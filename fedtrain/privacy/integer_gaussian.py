@@ -1,188 +1,229 @@
-"""Central noise on a sum of whole numbers: the aggregator adds it once, exactly.
+"""Integer noise on a sum of whole numbers: the server's, or a share of each client.
 
-A client clips its contribution, brings it to a grid by random rounding that is repeated
-until its squared length, a whole number, is within a bound, and sends whole numbers.
-The aggregator adds them up without error, adds exact discrete Gaussian noise, and only
-then goes back to real numbers. NumPy and Python integers only: no TensorFlow.
+Contributions are brought to a grid (``FixedPoint``) and get exact discrete Gaussian
+noise, once on their sum (trust central) or a share each (trust distributed), before
+anything goes back to real numbers. NumPy and Python integers only: no TensorFlow.
 
 Source: Kairouz, Liu and Steinke (2021), The distributed discrete Gaussian mechanism,
-https://arxiv.org/abs/2102.06387, Algorithm 1 (conditional randomised rounding, without
-its rotation); Canonne, Kamath and Steinke (2020), https://arxiv.org/abs/2004.00010.
+https://arxiv.org/abs/2102.06387, Algorithms 1 and 2, without rotation.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from fedtrain.aggregation.fixed_point import FixedPoint, Ring
 from fedtrain.core import validate
-from fedtrain.core.errors import ConfigError
-from fedtrain.core.mechanism import CRYPTOGRAPHIC, Mechanism, Unit
+from fedtrain.core.errors import PrivacyError
+from fedtrain.core.keystream import WordSource
+from fedtrain.core.mechanism import Mechanism, Unit
 from fedtrain.privacy import events
 from fedtrain.privacy.discrete_gaussian import discrete_gaussian
-from fedtrain.core.keystream import WordSource
-from fedtrain.privacy.staircase import Integers
+from fedtrain.privacy.distributed_gaussian import (
+    MOST_DISTANCE,
+    MOST_LOG2_WRAP,
+    ROUNDING_VARIANCE,
+    distance_to_gaussian,
+    log2_wrap_probability,
+    share_of,
+)
 
-Reals = npt.NDArray[np.floating[Any]]
-# Each attempt is within the bound with a chance of at least 1 - exp(-1/2).
-_ATTEMPTS = 64
-# So that squares of coordinates add up in 64 bits.
-_MOST_GRID_BITS = 30
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class IntegerGaussian:
-    """The discrete Gaussian mechanism on a sum of clipped, rounded contributions.
+    """The discrete Gaussian mechanism on sums modulo 2^32, in one share or in many.
 
     Attributes:
-      unit: Whose contribution is clipped: ``"client"``, or a row or entity where a
-        contribution is that of one unit alone.
-      clipping_norm: L2 bound on a contribution before rounding.
+      unit: Whose effect on a sum is bounded.
+      trust: ``"central"`` (the server adds all noise) or ``"distributed"``.
+      clipping_norm: L2 bound on a unit's effect before rounding.
       noise_multiplier: The noise's standard deviation over the bound after rounding.
-      num_weights: Coordinates of a contribution.
-      grid_bits: The grid is ``clipping_norm / 2^grid_bits``.
+      grid: How contributions are brought to whole numbers.
+      num_rounds: Sums of the whole run.
+      num_clients: n, all that may take part in one sum.
+      num_honest: h, of whom each adds 1/h of the noise; with trust central 1.
+      sampling_rate: Of the units in each contribution, at a public Poisson rate.
+      max_clients_per_entity: Clients at which one entity may have rows.
 
     Guarantees:
-      Adding or removing one contribution that ``encode`` could have made (the receiver
-      checks: ``checked``) moves the sum by at most ``integer_norm_squared`` in squared
-      length, exactly. The noised sum is rho-zCDP for ``rho = 1 / (2 z^2)`` (Canonne et
-      al., Theorem 14). Any number of contributions may be missing.
+      With the noise of at least ``num_honest`` clients (or the server's) in it, a sum
+      is as private as the continuous Gaussian of ``noise_multiplier`` makes it, to
+      within 2^-64 in the logarithm of any chance in the whole run; noise beyond that,
+      and contributions that are missing, cost no privacy. With a chance of at most
+      2^-40, some coordinate of some sum wraps around, which costs accuracy only.
+
+    Raises:
+      PrivacyError: Neither holds; with the numbers, and the nearest that would do.
     """
 
     unit: Unit
+    trust: Literal["central", "distributed"]
     clipping_norm: float
     noise_multiplier: float
-    num_weights: int
-    grid_bits: int = 16
+    grid: FixedPoint
+    num_rounds: int
+    num_clients: int
+    num_honest: int = 1
+    sampling_rate: float = 1.0
+    max_clients_per_entity: int = 1
 
     def __post_init__(self) -> None:
-        """Ranges; a grid of at most 2^30 units."""
+        """Ranges; then a grid that is fine enough and a ring that is large enough."""
         validate.positive(
             clipping_norm=self.clipping_norm, noise_multiplier=self.noise_multiplier
         )
         validate.positive_integer(
-            num_weights=self.num_weights, grid_bits=self.grid_bits
+            num_rounds=self.num_rounds,
+            num_clients=self.num_clients,
+            num_honest=self.num_honest,
+            max_clients_per_entity=self.max_clients_per_entity,
         )
-        if self.grid_bits > _MOST_GRID_BITS:
-            raise ConfigError(
-                f"grid_bits must be at most {_MOST_GRID_BITS}, got {self.grid_bits}."
-            )
-
-    @property
-    def grid(self) -> float:
-        """What one unit of the integers stands for."""
-        return math.ldexp(self.clipping_norm, -self.grid_bits)
-
-    @property
-    def integer_norm_squared(self) -> int:
-        """The largest squared length of an encoded contribution, in grid units.
-
-        Kairouz et al., Proposition 4 with beta = exp(-1/2): rounded at random, half of
-        all attempts or so are within it. The least of that and what rounding every
-        coordinate by a whole unit gives.
-        """
-        norm, size = 1 << self.grid_bits, self.num_weights
-        root = math.isqrt(size) + 1
-        chance = norm * norm + size // 4 + 1 + norm + root // 2 + 1
-        return min(chance, (norm + root) ** 2)
+        validate.fraction(sampling_rate=self.sampling_rate)
+        validate.one_of(("central", "distributed"), trust=self.trust)
+        self._check_shares()
+        self._check_distance()
+        self._check_ring()
 
     @property
     def noise_variance(self) -> Fraction:
-        """The discrete Gaussian's sigma squared, in grid units, rounded up."""
-        exact = Fraction(self.noise_multiplier) ** 2 * self.integer_norm_squared
-        return Fraction(math.ceil(exact * 2**20), 2**20)
+        """What the accountant counts on, on a sum, in squared grid units."""
+        return self._variance_on(self.grid)
 
-    def mechanism(self) -> Mechanism:
-        """What the accountant reads; the rounded sensitivity is in the multiplier."""
-        variance = float(self.noise_variance)
+    @property
+    def share_variance(self) -> Fraction:
+        """The discrete Gaussian's sigma squared of each share."""
+        return share_of(self.noise_variance, self.num_honest)
+
+    @property
+    def num_shares(self) -> int:
+        """The most noises that are added to one sum."""
+        return self.num_clients if self.trust == "distributed" else 1
+
+    @property
+    def log2_wrap_probability(self) -> float:
+        """A bound on the chance that any coordinate wraps in the run, as a power of 2.
+
+        All clients' noise included, and the server's with trust central.
+        """
+        return self._log2_wrap_on(self.grid)
+
+    def mechanism(self, *details: tuple[str, Any]) -> Mechanism:
+        """What the accountant reads; the rounded sensitivity is in the multiplier.
+
+        Args:
+          *details: Further ones, such as the noise's source.
+        """
+        variance = float(self.share_variance * self.num_honest)
         return Mechanism(
-            name="integer_gaussian",
+            name=f"{self.trust}_discrete_gaussian",
             unit=self.unit,
-            trust="central",
+            trust=self.trust,
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,
-            noise_stddev_on_sum=math.sqrt(variance) * self.grid,
-            dp_event=events.concentrated(0.5 / self.noise_multiplier**2),
-            details=(
-                ("noise_source", CRYPTOGRAPHIC),
-                ("grid_bits", self.grid_bits),
-                ("integer_norm_squared", self.integer_norm_squared),
-            ),
+            noise_stddev_on_sum=math.sqrt(variance) * self._grid_unit,
+            dp_event=self._event(),
+            details=(*self._numbers(), *details),
         )
 
-    def encode(self, update: Reals, source: WordSource) -> Integers:
-        """One contribution as whole numbers, int64 [num_weights]; at the client.
+    def noised(self, encoded: Ring, source: WordSource) -> Ring:
+        """``encoded`` plus one share of noise, modulo 2^32; in place.
 
         Args:
-          update: Real numbers [num_weights]; all zero if any is not finite.
-          source: Of the rounding; the promise does not rest on it.
+          encoded: A client's contribution, or with trust central the sum; uint32.
+          source: Of the noise, for this contribution to this sum alone.
         """
-        scaled = self._clipped(np.asarray(update, np.float64))
-        below = np.floor(scaled)
-        threshold = ((scaled - below) * 2.0**53).astype(np.uint64)
-        for _ in range(_ATTEMPTS):
-            up = source.words(self.num_weights) >> np.uint64(11) < threshold
-            rounded = (below + up).astype(np.int64)
-            if self._is_within(rounded):
-                return rounded
-        return np.trunc(scaled).astype(np.int64)
-
-    def checked(self, encoded: Integers) -> Integers:
-        """``encoded`` if an honest client could have sent it.
-
-        Raises:
-          ConfigError: Of another shape or type, or longer than the bound.
-        """
-        if encoded.dtype != np.int64 or encoded.shape != (self.num_weights,):
-            raise ConfigError(
-                f"encoded must be int64 [{self.num_weights}], got {encoded.dtype} "
-                f"{list(encoded.shape)}."
+        for start in range(0, len(encoded), _BLOCK):
+            block = encoded[start : start + _BLOCK]
+            noise = discrete_gaussian(
+                len(block), variance=self.share_variance, source=source
             )
-        if not self._is_within(encoded):
-            raise ConfigError(
-                "encoded is longer than its bound of "
-                f"{self.integer_norm_squared} in squared grid units: refuse it, and "
-                "count its client as lost."
-            )
+            block += noise.view(np.uint64).astype(np.uint32)
         return encoded
 
-    def noised_sum(self, total: Integers, source: WordSource) -> Integers:
-        """The sum with its noise, int64; by the aggregator, once for each sum.
+    @property
+    def _grid_unit(self) -> float:
+        return self.grid.grid(self.clipping_norm)
 
-        Args:
-          total: Of checked contributions, int64 [num_weights].
-          source: A ``KeyStream`` of the operating system's key, with the round and what
-            was summed among its labels: the same sum repeats its noise, another one
-            never does.
-        """
-        variance = self.noise_variance
-        return total + discrete_gaussian(total.size, variance=variance, source=source)
+    def _variance_on(self, grid: FixedPoint) -> Fraction:
+        exact = Fraction(self.noise_multiplier) ** 2 * grid.sensitivity_squared
+        return exact + ROUNDING_VARIANCE
 
-    def decode(self, noised: Integers) -> npt.NDArray[np.float64]:
-        """Real numbers from the noised sum: what may be released, [num_weights]."""
-        return noised * self.grid
+    def _log2_wrap_on(self, grid: FixedPoint) -> float:
+        return log2_wrap_probability(
+            num_clients=self.num_clients,
+            num_shares=self.num_shares,
+            largest=grid.largest_coordinate,
+            share=share_of(self._variance_on(grid), self.num_honest),
+            num_coordinates=self.num_rounds * grid.num_weights,
+        )
 
-    def _clipped(self, update: Reals) -> npt.NDArray[np.float64]:
-        """In grid units; rounding errors of floats are caught by the integer check."""
-        largest = float(np.max(np.abs(update), initial=0.0))
-        if not math.isfinite(largest) or largest == 0.0:
-            return np.zeros(self.num_weights)
-        shape = update / largest
-        length = math.sqrt(float(np.sum(np.square(shape))))
-        factor = min(largest / self.grid, (1 << self.grid_bits) / length)
-        return np.asarray(shape * factor)
+    def _event(self) -> Any:
+        if self.unit == "client":
+            return events.gaussian(self.noise_multiplier)
+        return events.mixture(
+            self.noise_multiplier, self.sampling_rate, self.max_clients_per_entity
+        )
 
-    def _is_within(self, integers: Integers) -> bool:
-        """Whether the squared length, a whole number, is within the bound."""
-        bound = self.integer_norm_squared
-        most = math.isqrt(bound)
-        if np.any(integers > most) or np.any(integers < -most):
-            return False
-        # Halves of 32 bits: no sum of fewer than 2^31 squares can overflow.
-        squares = np.square(integers).astype(np.uint64)
-        low = int(np.sum(squares & np.uint64(0xFFFFFFFF)))
-        high = int(np.sum(squares >> np.uint64(32)))
-        return (high << 32) + low <= bound
+    def _numbers(self) -> tuple[tuple[str, Any], ...]:
+        sampling = (
+            ("sampling_rate", self.sampling_rate),
+            ("max_clients_per_entity", self.max_clients_per_entity),
+        )
+        return (
+            *(() if self.unit == "client" else sampling),
+            ("num_clients", self.num_clients),
+            ("num_honest", self.num_honest),
+            ("share_stddev", math.sqrt(float(self.share_variance)) * self._grid_unit),
+            ("grid_bits", self.grid.grid_bits),
+            ("sensitivity_squared", self.grid.sensitivity_squared),
+            ("log2_wrap_probability", round(self.log2_wrap_probability, 1)),
+        )
+
+    def _check_shares(self) -> None:
+        if self.trust == "central" and self.num_honest != 1:
+            raise PrivacyError(
+                f"num_honest is {self.num_honest} with trust = 'central', where the "
+                "server alone adds the noise. Use 1, or trust = 'distributed'."
+            )
+        if self.num_honest > self.num_clients:
+            raise PrivacyError(
+                f"num_honest is {self.num_honest}, but there are {self.num_clients} "
+                "clients in a sum. Count on fewer honest ones, or enrol more."
+            )
+
+    def _check_distance(self) -> None:
+        one = distance_to_gaussian(self.share_variance, self.num_honest)
+        distance = one * self.grid.num_weights * self.num_rounds
+        if distance > MOST_DISTANCE:
+            raise PrivacyError(
+                f"A share of noise has a standard deviation of "
+                f"{math.sqrt(self.share_variance):.3g} grid units, so that sums of "
+                f"shares are not provably like Gaussian noise ({distance:.3g}, at most "
+                f"{MOST_DISTANCE:.3g}). Use a finer grid: grid_bits above "
+                f"{self.grid.grid_bits}."
+            )
+
+    def _check_ring(self) -> None:
+        if self.log2_wrap_probability <= MOST_LOG2_WRAP:
+            return
+        stddev = math.sqrt(self.share_variance * self.num_shares)
+        raise PrivacyError(
+            f"Sums of {self.num_clients} clients (coordinates up to "
+            f"{self.grid.largest_coordinate}, noise of standard deviation "
+            f"{stddev:.3g}, in grid units) would wrap around 2^32 somewhere in the run "
+            f"with a chance of up to 2^{self.log2_wrap_probability:.0f}; allowed is "
+            f"2^{MOST_LOG2_WRAP:.0f}. {self._way_out()}"
+        )
+
+    def _way_out(self) -> str:
+        """The finest grid that fits, all else being equal."""
+        for bits in range(self.grid.grid_bits - 1, 0, -1):
+            coarser = replace(self.grid, grid_bits=bits)
+            if self._log2_wrap_on(coarser) <= MOST_LOG2_WRAP:
+                return f"Use grid_bits = {bits}."
+        return "No grid fits: use fewer clients, or less noise."

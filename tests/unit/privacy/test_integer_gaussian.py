@@ -1,152 +1,111 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.aggregation.fixed_point import FixedPoint, from_ring
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.core.keystream import KeyStream
 from fedtrain.privacy import accounting, events
 from fedtrain.privacy.discrete_gaussian import discrete_gaussian
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
 
-KEY = bytes(range(32))
-NUM = 7
-MECHANISM = IntegerGaussian(
-    unit="client", clipping_norm=0.7, noise_multiplier=1.5, num_weights=NUM, grid_bits=8
+NUM = 70_000
+GRID = FixedPoint(num_weights=NUM)
+SUMS = replace(GRID, bounded="unit", largest=2**30 // 10)
+SHARES = IntegerGaussian(
+    unit="client",
+    trust="distributed",
+    clipping_norm=0.7,
+    noise_multiplier=1.5,
+    grid=GRID,
+    num_rounds=100,
+    num_clients=10,
+    num_honest=6,
 )
-ANYTHING = arrays.arrays(
-    np.float64, NUM, elements=st.floats(allow_nan=True, allow_infinity=True)
-)
+CENTRAL = replace(SHARES, trust="central", num_honest=1)
 
 
 def stream(*labels):
-    return KeyStream(KEY, *labels)
+    return KeyStream(bytes(range(32)), *labels)
 
 
-def squared_length(integers):
-    return sum(x * x for x in integers.tolist())
+def test_a_share_of_exact_noise_is_added_modulo_the_ring():
+    start = np.full(NUM, 2**32 - 1, np.uint32)
+    noised = SHARES.noised(start.copy(), stream("noise"))
+    source, variance = stream("noise"), SHARES.share_variance
+    expected = [  # block by block, as the words are used
+        discrete_gaussian(size, variance=variance, source=source)
+        for size in (65_536, NUM - 65_536)
+    ]
+    np.testing.assert_array_equal(from_ring(noised), np.concatenate(expected) - 1)
+    # Relative sd of a variance of NUM draws: sqrt(2 / NUM). Five: once in a million.
+    spread = float(np.var(from_ring(noised).astype(float)))
+    limit = 5.0 * math.sqrt(2.0 / NUM)
+    assert spread == pytest.approx(float(SHARES.share_variance), rel=limit)
 
 
-@settings(max_examples=100, deadline=None)
-@given(ANYTHING)
-def test_any_update_is_within_the_bound_that_the_noise_was_made_for(update):
-    encoded = MECHANISM.encode(update, stream("round"))
-    assert squared_length(encoded) <= MECHANISM.integer_norm_squared
-    np.testing.assert_array_equal(MECHANISM.checked(encoded), encoded)
-
-
-def test_rounding_that_lengthens_too_far_is_done_again():
-    class Ones:
-        def words(self, num):
-            """Rounds every coordinate up, again and again."""
-            return np.zeros(num, np.uint64)
-
-    many = IntegerGaussian(
-        unit="client",
-        clipping_norm=1.0,
-        noise_multiplier=1.0,
-        num_weights=10_000,
-        grid_bits=4,
+def test_honest_shares_add_up_to_what_the_accountant_counts_on():
+    exact = Fraction(3, 2) ** 2 * GRID.sensitivity_squared
+    assert exact < SHARES.noise_variance <= 6 * SHARES.share_variance
+    assert CENTRAL.share_variance == pytest.approx(float(exact), rel=1e-8)
+    own = SHARES.mechanism()
+    assert own.noise_stddev_on_sum > 1.5 * 0.7
+    assert own.noise_stddev_on_sum == pytest.approx(1.5 * 0.7, rel=0.01)
+    assert dict(own.details)["share_stddev"] == pytest.approx(
+        own.noise_stddev_on_sum / math.sqrt(6), rel=1e-6
     )
-    update = np.full(10_000, 0.01)
-    encoded = many.encode(update, Ones())
-    assert not encoded.any()  # rounded towards zero at last
-    ordinary = many.encode(update, stream("round"))
-    assert 0 < squared_length(ordinary) <= many.integer_norm_squared
+    assert (own.trust, own.is_released) == ("distributed", False)
+    assert CENTRAL.mechanism(("noise_source", "cryptographic")).is_released
 
 
-def test_rounding_is_unbiased():
-    update = np.array([0.1, -0.2, 0.05, 0.0, 0.3, -0.01, 0.123])
-    source = stream("round")
-    encoded = [MECHANISM.decode(MECHANISM.encode(update, source)) for _ in range(4000)]
-    # 5 standard errors of at most half a grid unit: once in a quarter million keys.
-    tolerance = 5 * 0.5 * MECHANISM.grid / math.sqrt(4000)
-    np.testing.assert_allclose(np.mean(encoded, axis=0), update, atol=tolerance)
+def test_epsilon_is_that_of_the_gaussian_and_never_below():
+    assert SHARES.mechanism().dp_event == events.gaussian(1.5)
+    rows = replace(SHARES, unit="example", sampling_rate=0.01, grid=SUMS)
+    assert rows.mechanism().dp_event == events.sampled(0.01, events.gaussian(1.5))
+    # Float noise of the very same spread on the same sum is worth no less.
+    for one in (SHARES, rows):
+        own = one.mechanism()
+        float_event = events.gaussian(own.noise_stddev_on_sum / own.clipping_norm)
+        integer, central = (
+            accounting.epsilon(event, 1e-5, "add_or_remove_one")
+            for event in (events.gaussian(1.5), float_event)
+        )
+        assert central < integer < 1.02 * central
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_an_update_that_is_not_finite_counts_as_zero(bad):
-    update = np.array([bad, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
-    assert not MECHANISM.encode(update, stream("round")).any()
+def test_noise_or_clients_that_the_ring_cannot_hold_are_refused():
+    assert SHARES.log2_wrap_probability < -1e5
+    with pytest.raises(PrivacyError, match=r"chance of up to 2\^0.*grid_bits = 26"):
+        replace(SHARES, grid=replace(GRID, grid_bits=28))
+    fits = replace(SHARES, grid=replace(GRID, grid_bits=26))
+    assert fits.log2_wrap_probability <= -40
+    with pytest.raises(PrivacyError, match="fewer clients, or less noise"):
+        replace(SHARES, noise_multiplier=1e9)
 
 
-def test_a_huge_update_is_clipped_to_its_direction():
-    update = np.full(NUM, 1.7e308)
-    decoded = MECHANISM.decode(MECHANISM.encode(update, stream("round")))
-    np.testing.assert_allclose(decoded, 0.7 / math.sqrt(NUM), atol=MECHANISM.grid)
-
-
-def test_the_sum_has_exact_discrete_noise_of_the_stated_variance():
-    total = np.arange(NUM, dtype=np.int64)
-    noised = MECHANISM.noised_sum(total, stream("noise"))
-    variance = Fraction(3, 2) ** 2 * MECHANISM.integer_norm_squared
-    assert variance <= MECHANISM.noise_variance < variance + Fraction(1, 1000)
-    noise = discrete_gaussian(
-        NUM, variance=MECHANISM.noise_variance, source=stream("noise")
-    )
-    np.testing.assert_array_equal(noised, total + noise)
-    np.testing.assert_array_equal(MECHANISM.decode(noised), noised * 0.7 / 256)
-
-
-def test_the_event_follows_from_the_rounded_sensitivity():
-    stated = MECHANISM.mechanism()
-    largest, variance = MECHANISM.integer_norm_squared, MECHANISM.noise_variance
-    assert largest > 256**2
-    exact = float(largest / (2 * variance))
-    assert stated.dp_event == events.concentrated(0.5 / 1.5**2)
-    assert exact <= stated.dp_event.rho
-    assert stated.is_released
-    assert stated.noise_stddev_on_sum > 1.5 * 0.7
-    epsilon = accounting.epsilon(stated.dp_event, 1e-5, "add_or_remove_one")
-    gaussian = accounting.rdp_epsilon(events.gaussian(1.5), 1e-5, "add_or_remove_one")
-    assert epsilon == pytest.approx(gaussian, rel=0.01)
-
-
-@pytest.mark.parametrize("grid_bits", [4, 16, 30])
-@pytest.mark.parametrize("num_weights", [1, 1000, 10**9])
-def test_the_bound_is_that_of_the_paper(num_weights, grid_bits):
-    own = IntegerGaussian(
-        unit="client",
-        clipping_norm=1.0,
-        noise_multiplier=1.0,
-        num_weights=num_weights,
-        grid_bits=grid_bits,
-    )
-    norm, root = 2.0**grid_bits, math.sqrt(num_weights)
-    paper = min(norm**2 + num_weights / 4 + norm + root / 2, (norm + root) ** 2)
-    assert paper <= own.integer_norm_squared <= paper + 2 * norm + 2 * root + 4
+def test_shares_too_small_for_their_grid_are_refused():
+    with pytest.raises(PrivacyError, match="finer grid"):
+        replace(SHARES, noise_multiplier=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("encoded", "why"),
+    ("change", "why"),
     [
-        (np.zeros(NUM, np.int32), "int32"),
-        (np.zeros(NUM + 1, np.int64), "int64"),
-        (np.full(NUM, 200, np.int64), "longer"),
-        (np.array([2**62] + [0] * (NUM - 1)), "longer"),
-        (np.array([-(2**63)] + [0] * (NUM - 1)), "longer"),
+        ({"trust": "central"}, "the server alone"),
+        ({"num_honest": 11}, "enrol more"),
+        ({"trust": "local"}, "trust"),
+        ({"sampling_rate": 0.0}, "sampling_rate"),
     ],
+    ids=str,
 )
-def test_what_no_honest_client_sends_is_refused(encoded, why):
+def test_unusable_numbers_are_refused(change, why):
     with pytest.raises(ConfigError, match=why):
-        MECHANISM.checked(encoded)
-
-
-def test_too_fine_a_grid_is_refused():
-    with pytest.raises(ConfigError, match="grid_bits"):
-        IntegerGaussian(
-            unit="client",
-            clipping_norm=1.0,
-            noise_multiplier=1.0,
-            num_weights=1,
-            grid_bits=31,
-        )
+        replace(SHARES, **change)
 
 
 def test_an_aggregator_needs_no_tensorflow_for_it():
