@@ -64,7 +64,10 @@ def _sections(project: Project) -> dict[str, Any]:
         # Solved once, here: a partner adds the very noise that it approves.
         sections["privacy"].pop("target_epsilon", None)
         sections["privacy"]["noise_multiplier"] = plan.noise_multiplier
-    sections["service"] = {key: full["service"][key] for key in _SHARED}
+    sections["service"] = {
+        **{key: full["service"][key] for key in _SHARED},
+        "further_attempts": config.further_attempts,
+    }
     if config.model.path is not None:
         sections["model"]["path"] = Path(config.model.path).name
     repeats = service_of(config).repeats_simulation
@@ -102,6 +105,7 @@ def _privacy(project: Project) -> PlanPrivacy | None:
         neighboring_relation=plan.neighboring_relation,
         delta=plan.delta,
         epsilon=epsilon,
+        further_attempts=plan.further_attempts,
         mechanism=stated_mechanism(project),
         accountant=accounting.ACCOUNTANT,
         amplification=claimed if plan.amplifies else None,

@@ -156,7 +156,8 @@ def policy_for(
     Args:
       plan: What the partner is about to approve.
       max_epsilon: The partner's bound; if not given the plan's own figure, rounded up
-        to hundredths. A plan that promises nothing needs ``inf``, said by the partner.
+        to hundredths: room for its rounds and the further attempts that it counts. A
+        plan that promises nothing needs ``inf``, said by the partner.
       allow_central: Whether the operator may see exact contributions.
       allow_exact_metrics: Whether metrics without noise may leave.
     """

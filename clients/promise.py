@@ -15,7 +15,7 @@ from fedtrain.project.build import Project
 from fedtrain.project.deployed import stated_mechanism
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
-_TERMS = ("unit", "trust", "neighboring_relation", "delta")
+_TERMS = ("unit", "trust", "neighboring_relation", "delta", "further_attempts")
 # Another version of the accountant may differ in the last digits.
 _MORE = 1e-3
 

@@ -59,6 +59,8 @@ class PrivacyPlan:
       num_weights: For the bound on signal to noise; None leaves that out.
       reserved: Noise multipliers of Gaussian releases besides the rounds, such as
         scores at the export: ``event`` counts them, so a budget keeps room for them.
+      further_attempts: Attempts at rounds that may be repeated, with noise of their
+        own: ``event`` counts them besides the rounds.
     """
 
     unit: Unit
@@ -81,6 +83,7 @@ class PrivacyPlan:
     accept_weak_privacy: bool = False
     num_weights: int | None = None
     reserved: tuple[float, ...] = ()
+    further_attempts: int = 0
 
     def __post_init__(self) -> None:
         """Refuses what is out of range, then what no mechanism here can promise."""
@@ -176,7 +179,8 @@ class PrivacyPlan:
     def _counted_rounds(self) -> int:
         # Sampled in secret, a client may be in any round; seen, only where it is.
         sampled_clients = self.amplifies and self.unit == "client"
-        return self.num_rounds if sampled_clients else self.participations
+        rounds = self.num_rounds if sampled_clients else self.participations
+        return rounds + self.further_attempts
 
 
 def _check_ranges(plan: PrivacyPlan) -> None:
@@ -186,6 +190,7 @@ def _check_ranges(plan: PrivacyPlan) -> None:
     validate.one_of(events.RELATIONS, neighboring_relation=relation)
     validate.one_of(_SAMPLINGS[plan.unit], sampling=plan.sampling)
     validate.probability(delta=plan.delta)
+    validate.non_negative(further_attempts=plan.further_attempts)
     validate.fraction(sampling_rate=plan.sampling_rate)
     validate.positive(
         clipping_norm=plan.clipping_norm, expected_count=plan.expected_count

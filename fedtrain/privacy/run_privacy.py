@@ -18,7 +18,13 @@ from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.spending import Spending
 
 # What stops a run or describes it, and changes nothing that a round releases.
-_NOT_RELEASED = ("target_epsilon", "accept_weak_privacy", "num_weights", "reserved")
+_NOT_RELEASED = (
+    "target_epsilon",
+    "accept_weak_privacy",
+    "num_weights",
+    "reserved",
+    "further_attempts",
+)
 
 
 class Later(NamedTuple):

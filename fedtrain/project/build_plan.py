@@ -46,6 +46,7 @@ def plan_of(
         accept_weak_privacy=privacy.accept_weak_privacy,
         num_weights=num_weights,
         reserved=tuple(noise_multipliers(config.export, privacy).values()),
+        further_attempts=config.further_attempts,
         **_drawn_units(config, privacy, sampler, split.train.num_clients),
     )
 

@@ -227,7 +227,9 @@ class ExportSection(Section):
 class ServiceSection(Section):
     """The federation that is served: who takes part, where, and how long is waited.
 
-    What it says of rows is public and holds whatever the partners' rows are.
+    What it says of rows is public and holds whatever the partners' rows are. An attempt
+    at a round that is repeated spends epsilon again; the plan has room for
+    ``further_attempts`` of them, by default for one in ten rounds.
     """
 
     clients: Annotated[list[ClientId], Field(min_length=1)]
@@ -242,6 +244,7 @@ class ServiceSection(Section):
     least_reports: Count | None = None
     deadline_s: Positive = 600.0
     max_deadlines: Count = 12
+    further_attempts: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     repeats_simulation: bool = False
 
 
@@ -268,3 +271,11 @@ class ProjectConfig(Section):
         """Rounds that use data: those of ``[rounds]``, then those of fine-tuning."""
         tuning = self.compression.fine_tuning_rounds if self.compression else 0
         return self.rounds.num_rounds + tuning
+
+    @property
+    def further_attempts(self) -> int:
+        """Repeated attempts at rounds that the privacy plan counts besides them."""
+        if self.service is None or self.service.repeats_simulation:
+            return 0
+        given = self.service.further_attempts
+        return -(-self.rounds.num_rounds // 10) if given is None else given

@@ -60,7 +60,8 @@ class PlanPrivacy(BaseModel):
       trust: Who adds the noise.
       neighboring_relation: What two data sets are that must look alike.
       delta: The probability at which ``epsilon`` may fail.
-      epsilon: What all rounds spend together, at most.
+      epsilon: What all rounds and further attempts spend together, at most.
+      further_attempts: How many attempts at rounds may be repeated within ``epsilon``.
       mechanism: Its name and all its parameters.
       accountant: Who computed ``epsilon``, by name and version.
       amplification: Why sampling lowers ``epsilon``; None claims nothing from it.
@@ -73,6 +74,7 @@ class PlanPrivacy(BaseModel):
     neighboring_relation: Literal["add_or_remove_one", "replace_one", "replace_special"]
     delta: Annotated[float, Field(gt=0, lt=1)]
     epsilon: Positive
+    further_attempts: Annotated[int, Field(ge=0, lt=2**31)] = 0
     mechanism: dict[Name, JsonValue]
     accountant: Line
     amplification: Line | None = None

@@ -121,8 +121,13 @@ def _promise(plan: Plan) -> Iterator[str]:
 def _guarantee(privacy: PlanPrivacy, num_rounds: int) -> Iterator[str]:
     yield (
         f"epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all "
-        f"{num_rounds} rounds together. What is protected: {_UNITS[privacy.unit]}; "
+        f"{num_rounds} rounds{_further(privacy.further_attempts)} together. What is "
+        f"protected: {_UNITS[privacy.unit]}; "
         f"neighbours differ by {_RELATIONS[privacy.neighboring_relation]}."
+    )
+    yield (
+        "A round that is repeated spends again. Your machine stops at your policy's "
+        "max_epsilon; a first policy takes this epsilon, rounded up."
     )
     yield _TRUST[privacy.trust]
     claimed = privacy.amplification or "no amplification by sampling is claimed"
@@ -130,6 +135,12 @@ def _guarantee(privacy: PlanPrivacy, num_rounds: int) -> Iterator[str]:
         f"Mechanism: {_facts(privacy.mechanism)}. Computed by {privacy.accountant}; "
         f"{claimed}."
     )
+
+
+def _further(attempts: int) -> str:
+    if not attempts:
+        return ""
+    return f" and {attempts} further attempt{'s' if attempts > 1 else ''} at a round"
 
 
 def _waiting(plan: Plan) -> str:

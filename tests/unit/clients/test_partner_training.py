@@ -9,7 +9,7 @@ from clients.odometer import Odometer, terms_of
 from clients.policy import policy_for
 from clients.promise import check_promise
 from clients.work import RoundTask
-from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.core.errors import BudgetExhaustedError, ConfigError, PrivacyError
 from fedtrain.core.state_dir import state_dir
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import table_of
@@ -65,6 +65,10 @@ def without_privacy(plan):
 
 LIES = {
     "less epsilon": (lambda plan: stating(plan, epsilon=1e-3), "epsilon = 0.001"),
+    "more attempts": (
+        lambda plan: stating(plan, further_attempts=2),
+        "further_attempts = 2, and the sections have 1",
+    ),
     "no noise": (without_privacy, "add no noise"),
     "noise of a seed": (
         lambda plan: doing(plan, "service", repeats_simulation=True),
@@ -129,6 +133,26 @@ def test_a_round_is_paid_for_under_the_name_of_its_noise(work_of, plan):
     assert work_of(plan).cost(TASK) == cost
     FRAME.iloc[::-1].to_csv(work_of.rows, index=False)
     assert len({*names, work_of(plan).cost(TASK).noise}) == 4
+
+
+def test_a_first_policy_has_room_for_the_further_attempts_of_its_plan(
+    work_of, tmp_path
+):
+    project = small_project(tmp_path, further_attempts=2)
+    plan = plan_of(project)
+    work, policy = work_of(plan), policy_for(plan)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    odometer = Odometer(ledger, client_id="bank-a", terms=terms_of(plan))
+    *allowed, beyond = [
+        TASK._replace(round_number=number, attempt=attempt)
+        for number, attempt in [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    ]
+    for task in allowed:
+        odometer.charge(task, work.cost(task), max_epsilon=policy.max_epsilon)
+    spent = odometer.spent()["epsilon"]
+    assert plan.privacy.epsilon == pytest.approx(spent, rel=1e-3)
+    with pytest.raises(BudgetExhaustedError, match="above max_epsilon"):
+        odometer.check(beyond, work.cost(beyond), max_epsilon=policy.max_epsilon)
 
 
 def test_rows_of_an_entity_decide_its_noise(work_of, tmp_path):

@@ -125,8 +125,15 @@ def test_words_say_task_epsilon_what_leaves_and_to_whom(plan):
         "no amplification by sampling is claimed",
         "Example Credit Bureau",
         "least 2 after 60 s",
+        "A round that is repeated",
     ):
         assert said in " ".join(words.split()), said
+
+
+def test_words_count_further_attempts(plan):
+    more = plan.privacy.model_copy(update={"further_attempts": 2})
+    words = " ".join(in_words(changed(plan, privacy=more)).split())
+    assert "all 5 rounds and 2 further attempts at a round together" in words
 
 
 def test_words_warn_where_nothing_protects(plan):
