@@ -1,14 +1,19 @@
 """A round whose clients are partners: the sum comes by wire, the rest is the same."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from aggregator.rounds import RoundCall, Rounds
+from aggregator.round_state import Kind
+from aggregator.rounds import Collected, RoundCall, Rounds, RunStoppedError
 from fedtrain.core import seeds
+from fedtrain.core.errors import StoppedError
+from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.config import ServiceSection
 from fedtrain.project.crossing import leaves, nest_sha256, packed, specs
-from fedtrain.rounds.keepers import Charges
+from fedtrain.project.held_out import HeldOut
+from fedtrain.rounds.client_evaluation import Scores
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
     Cohort,
@@ -31,18 +36,27 @@ class GrpcRuntime:
       rounds: Where partners ask for tasks and leave their answers.
       run_id: The run's name.
       service: How many answers are waited for, and how long.
+      ended: What the operator says who has ended the run for good; None until then.
 
     Attributes:
       charges: Who charges another attempt at a round: its noise is drawn anew, so it
         is another release. None without privacy.
     """
 
-    def __init__(self, rounds: Rounds, *, run_id: str, service: ServiceSection) -> None:
+    def __init__(
+        self,
+        rounds: Rounds,
+        *,
+        run_id: str,
+        service: ServiceSection,
+        ended: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._rounds = rounds
         self._run_id = run_id
         self._service = service
         self._server = CompiledRuntime(strategy="graph")
-        self.charges: Charges | None = None
+        self._ended = ended
+        self.charges: RunPrivacy | None = None
 
     def run_round(
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
@@ -51,6 +65,7 @@ class GrpcRuntime:
 
         Raises:
           TooFewClientsError: If too few answered within all deadlines; resumable.
+          StoppedError: If the operator has ended the run for good.
         """
         refuse_order_statistics(round_)
         number = int(state.round_number)
@@ -58,7 +73,10 @@ class GrpcRuntime:
             self._rounds.committed(number - 1, nest_sha256(state))
         message = self._server.broadcast(round_, state)
         like = empty_total(round_.client_work, message)
-        collected = self._rounds.collect(self._call(state, message, like, cohort, seed))
+        cohort_ids = tuple(client.client_id for client in cohort)
+        again = partial(self._charge_again, number, cohort_ids, message)
+        call = self._call("train", number, cohort_ids, (message, like), seed, again)
+        collected = self._collected(call)
         total = packed(collected.total(), like=like)
         return RoundResult(
             state=self._server.server_update(round_, state, total, seed),
@@ -67,6 +85,34 @@ class GrpcRuntime:
             lost_clients=tuple(collected.lost),
         )
 
+    def client_scores(
+        self, held_out: HeldOut, round_: Round, state: ServerState, seed: seeds.Seed
+    ) -> Scores:
+        """What all partners together say of ``state``, from rows that they keep back.
+
+        Raises:
+          TooFewClientsError: If too few answered within all deadlines; resumable.
+          StoppedError: If the operator has ended the run for good.
+        """
+        message = self._server.broadcast(round_, state)
+        like, number = held_out.evaluation.zeros(), int(state.round_number) - 1
+        again = partial(self._charge_scores_again, held_out, number, message)
+        clients = tuple(self._service.clients)
+        collected = self._collected(
+            self._call("evaluate", number, clients, (message, like), seed, again)
+        )
+        scores: Scores = packed(collected.total(), like=like)
+        return scores
+
+    def _collected(self, call: RoundCall) -> Collected:
+        try:
+            return self._rounds.collect(call)
+        except RunStoppedError:
+            text = self._ended()
+            if text is None:
+                raise
+            raise StoppedError(f"The run was ended by the operator: {text}.") from None
+
     def _charge_again(
         self, round_number: int, cohort: Sequence[str], message: Any, attempt: int
     ) -> None:
@@ -74,25 +120,35 @@ class GrpcRuntime:
             inputs = f"attempt {attempt} at {nest_sha256(message)}"
             self.charges.before_round(round_number, cohort, inputs)
 
+    def _charge_scores_again(
+        self, held_out: HeldOut, round_number: int, message: Any, attempt: int
+    ) -> None:
+        if attempt and self.charges is not None and held_out.cost is not None:
+            inputs = f"attempt {attempt} at scores {nest_sha256(message)}"
+            self.charges.charge_release(
+                f"scores after {round_number + 1} rounds, attempt {attempt}",
+                held_out.cost,
+                input_hash=hashlib.sha256(inputs.encode()).hexdigest(),
+            )
+
     def _call(
         self,
-        state: ServerState,
-        message: Any,
-        like: Any,
-        cohort: Cohort,
+        kind: Kind,
+        number: int,
+        clients: tuple[str, ...],
+        crossing: tuple[Any, Any],
         seed: seeds.Seed,
+        before_attempt: Callable[[int], None],
     ) -> RoundCall:
-        service = self._service
-        goal = min(service.report_goal or len(cohort), len(cohort))
+        service, (message, like) = self._service, crossing
+        goal = min(service.report_goal or len(clients), len(clients))
         # Only a run that repeats a simulation tells clients what their draws are.
         info = {"seed": [int(word) for word in seed]}
-        number = int(state.round_number)
-        names = tuple(client.client_id for client in cohort)
         return RoundCall(
             run_id=self._run_id,
             round_number=number,
-            kind="train",
-            cohort=names,
+            kind=kind,
+            cohort=clients,
             report_goal=goal,
             least_reports=min(service.least_reports or goal, goal),
             deadline_s=service.deadline_s,
@@ -100,5 +156,5 @@ class GrpcRuntime:
             broadcast=leaves(message),
             contribution=specs(like),
             info=info if service.repeats_simulation else {},
-            before_attempt=partial(self._charge_again, number, names, message),
+            before_attempt=before_attempt,
         )

@@ -10,8 +10,10 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy import accounting
 from fedtrain.project.build import Project
+from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import crossing_of, leaves, specs
 from fedtrain.project.deployed import service_of, stated_mechanism
+from fedtrain.project.held_out import HeldOut
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
@@ -30,6 +32,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
       ConfigError: If the run spends more than any epsilon.
     """
     config, service = project.config, service_of(project.config)
+    held_out = project.held_out
     schema = schema_of(project.split.train)
     crossing = crossing_of(project.round_, project.starting_weights())
     goal = service.report_goal or len(service.clients)
@@ -45,6 +48,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
         task=task,
         broadcast=specs(crossing.broadcast),
         contribution=specs(crossing.contribution),
+        evaluation=specs(held_out.evaluation.zeros()) if held_out else (),
         num_rounds=config.rounds.num_rounds,
         report_goal=goal,
         least_reports=service.least_reports or goal,
@@ -64,6 +68,8 @@ def _sections(project: Project) -> dict[str, Any]:
         # Solved once, here: a partner adds the very noise that it approves.
         sections["privacy"].pop("target_epsilon", None)
         sections["privacy"]["noise_multiplier"] = plan.noise_multiplier
+    if project.held_out is not None:
+        sections["evaluation"] = _evaluation(project.held_out, config)
     sections["service"] = {
         **{key: full["service"][key] for key in _SHARED},
         "further_attempts": config.further_attempts,
@@ -78,6 +84,13 @@ def _sections(project: Project) -> dict[str, Any]:
         "data": {"path": "rows", "schema_path": "the plan's", **entity},
         **sections,
     }
+
+
+def _evaluation(held_out: HeldOut, config: ProjectConfig) -> dict[str, Any]:
+    section, query = config.evaluation, held_out.evaluation.query
+    noise = {} if query is None else {"noise_multiplier": query.noise_multiplier}
+    kept = {"held_out_fraction": section.held_out_fraction}
+    return {"every": section.every, **kept, **noise}
 
 
 def _model_sha256(project: Project) -> str | None:
@@ -120,6 +133,20 @@ def _leaving(project: Project, contribution: Any) -> tuple[str, ...]:
         f"{protected}",
         "" if project.plan else "your number of rows, as the weight of the mean",
         "exact sums of loss and metrics" if leaves(contribution.metrics) else "",
+        _of_evaluations(project),
         "that you take part, when, and the version of your software",
     ]
     return tuple(line for line in lines if line)
+
+
+def _of_evaluations(project: Project) -> str:
+    held_out, section = project.held_out, project.config.evaluation
+    if held_out is None:
+        return ""
+    what = f"exact sums of {', '.join(held_out.evaluation.metrics)}"
+    if held_out.evaluation.query is not None:
+        what = "noised counts of right and wrong answers (their cost is in epsilon)"
+    return (
+        f"every {section.every} rounds and at the end: {what} on the "
+        f"{section.held_out_fraction:.3g} of your rows that are kept back from training"
+    )

@@ -1,7 +1,8 @@
 """What may be shown of a run's folder: what was released, and nothing else.
 
 ``metrics.jsonl`` is written without what the guarantee withholds. Of a protected run
-the page shows only scores on public test rows from it, and the epsilon spent.
+the page shows only scores on public test rows from it, those that partners were
+charged for, and the epsilon spent.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from fedtrain.project.run_folder import RunFolder
 
-_OF_TEST_ROWS = "test_"
+_RELEASED = ("test_", "held_out_")
 _RECORD = "release.json"
 
 
@@ -48,7 +49,7 @@ def released_history(folder: RunFolder, *, is_protected: bool) -> list[dict[str,
             metrics = {
                 name: value
                 for name, value in metrics.items()
-                if name.startswith(_OF_TEST_ROWS)
+                if name.startswith(_RELEASED)
             }
         rows.append(
             {

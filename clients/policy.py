@@ -50,8 +50,8 @@ class Policy(BaseModel):
       min_cohort: Fewest contributions that a round is closed with.
       min_rows: Fewest rows that may stand behind an answer.
       require_secure_aggregation: Whether only sums over partners may be seen.
-      exact_metrics_may_leave: Whether evaluation rounds may be answered: their metrics
-        carry no noise.
+      exact_metrics_may_leave: Whether evaluation rounds may be answered whose metrics
+        carry no noise; those with noise spend epsilon, as training does.
       approved_plans: SHA-256 of each plan that may be carried out.
     """
 
@@ -132,7 +132,7 @@ class Policy(BaseModel):
                 "require_secure_aggregation = true, and the plan shows the operator "
                 "each contribution by itself."
             )
-        if plan.evaluation and not self.exact_metrics_may_leave:
+        if _evaluates_exactly(plan) and not self.exact_metrics_may_leave:
             yield (
                 "exact_metrics_may_leave = false, and the plan has evaluation rounds, "
                 "whose metrics carry no noise."
@@ -205,6 +205,15 @@ def write_policy(path: Path, policy: Policy) -> None:
     write_atomically(path, "\n".join(lines) + "\n")
 
 
+def _evaluates_exactly(plan: Plan) -> bool:
+    """Whether evaluation rounds send what no noise protects from the operator."""
+    if not plan.evaluation:
+        return False
+    section = plan.task["sections"].get("evaluation")
+    is_noised = isinstance(section, dict) and "noise_multiplier" in section
+    return plan.privacy is None or plan.simulation_seed is not None or not is_noised
+
+
 def _rounded_up(epsilon: float) -> float:
     # Another version of the accountant may differ in the last digits.
     return math.ceil(100.0 * epsilon) / 100.0
@@ -226,6 +235,6 @@ _COMMENTS = {
     "min_cohort": "Fewest contributions that a round is closed with.",
     "min_rows": "Fewest rows that may stand behind an answer.",
     "require_secure_aggregation": "Whether only sums over partners may be seen.",
-    "exact_metrics_may_leave": "Evaluation rounds send metrics without noise.",
+    "exact_metrics_may_leave": "Evaluation rounds may send metrics without noise.",
     "approved_plans": "SHA-256 of approved plans; take one out to withdraw approval.",
 }

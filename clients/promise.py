@@ -54,8 +54,9 @@ def _against_setting(plan: Plan, project: Project) -> Iterator[str]:
             f"repeats_simulation = {str(repeats).lower()}: whether the operator can "
             "subtract the noise must be the same in both."
         )
-    if plan.evaluation:
-        yield "evaluation rounds, which this version does not take part in."
+    if bool(plan.evaluation) != (project.held_out is not None):
+        stated = "" if plan.evaluation else "no "
+        yield f"{stated}evaluation rounds, and the sections say otherwise."
 
 
 def _against_privacy(plan: Plan, project: Project) -> Iterator[str]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from clients.promise import check_promise
 from clients.work import Cost, RoundTask
 from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.core.keystream import KeyStream, new_key
 from fedtrain.data.dataset_check import check_dataset
 from fedtrain.data.examples import Examples
 from fedtrain.data.fingerprint import examples_sha256
@@ -25,6 +27,7 @@ from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import crossing_of, leaves, packed, specs
 from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
+from fedtrain.rounds.client_evaluation import simulated_source
 from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.arrays import Array
@@ -90,7 +93,12 @@ class TrainingWork:
         key_path: Path,
     ) -> None:
         self._project = project
-        self._rows = rows
+        self._num_examples = rows.num_examples
+        self._train = self._kept = rows
+        if project.held_out is not None:
+            is_kept = project.held_out.is_kept(rows)
+            self._train = rows.take(np.flatnonzero(~is_kept))
+            self._kept = rows.take(np.flatnonzero(is_kept))
         self._rows_sha256 = examples_sha256(rows)
         self._noise = noise
         self._client_id = client_id
@@ -100,8 +108,8 @@ class TrainingWork:
 
     @property
     def num_examples(self) -> int:
-        """How many rows there are."""
-        return self._rows.num_examples
+        """How many rows there are, those kept back included."""
+        return self._num_examples
 
     def cost(self, task: RoundTask) -> Cost:
         """What one row (or entity, or all rows) spends by a contribution.
@@ -109,21 +117,42 @@ class TrainingWork:
         Noise that the operator can subtract, and none, spend more than any epsilon.
         """
         plan = self._project.plan
-        if plan is None or self._repeats_simulation or task.kind == "evaluate":
+        if plan is None or self._repeats_simulation:
             return Cost("example", {events.NonPrivate(): 1})
-        event = plan.round_event()
         noise = self._noise_seed(task).tobytes().hex()
-        return Cost(plan.unit, events.counted(event), noise)
+        if task.kind == "train":
+            return Cost(plan.unit, events.counted(plan.round_event()), noise)
+        held_out = self._project.held_out
+        counts = held_out.cost if held_out is not None else None
+        return Cost(plan.unit, counts or {events.NonPrivate(): 1}, noise)
 
     def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> list[Array]:
         """The contribution to one round, as arrays in the order of the plan."""
         message = packed(broadcast, like=self._like.broadcast)
+        if task.kind == "evaluate":
+            return self._scores(task, message.weights)
         state = self._project.round_.client_work.init_state(message.weights)
-        client = CohortClient(self._client_id, self._rows, state)
+        client = CohortClient(self._client_id, self._train, state)
         total, _ = self._runtime.cohort_sum(
             self._project.round_, message, [client], self._seed(task)
         )
         return leaves(total)
+
+    def _scores(self, task: RoundTask, weights: Any) -> list[Array]:
+        held_out = self._project.held_out
+        if held_out is None:
+            raise ConfigError("The plan that you approved has no evaluation rounds.")
+        source = self._noise_of_scores(task)
+        return leaves(held_out.evaluation.scores(weights, self._kept, source=source))
+
+    def _noise_of_scores(self, task: RoundTask) -> KeyStream:
+        """The same words for the same task: a crash shows no second noise."""
+        if self._repeats_simulation:
+            return simulated_source(self._seed(task), self._client_id)
+        if self._project.plan is None:
+            return KeyStream(new_key())  # exact sums do not read it
+        inputs = self._inputs(task)
+        return KeyStream(self._noise.key, "evaluation", task.round_number, inputs)
 
     def forget(self) -> None:
         """Deletes the key of the noise; a later start makes another, and pays anew."""
@@ -143,8 +172,10 @@ class TrainingWork:
         return self._noise_seed(task)
 
     def _noise_seed(self, task: RoundTask) -> seeds.HostSeed:
-        inputs = f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
-        return self._noise.client_seed(task.round_number, inputs)
+        return self._noise.client_seed(task.round_number, self._inputs(task))
+
+    def _inputs(self, task: RoundTask) -> str:
+        return f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
 
 
 def _check_crossing(project: Project, plan: Plan) -> None:

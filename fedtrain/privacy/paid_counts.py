@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from fedtrain.core import validate
 from fedtrain.core.errors import ConfigError
-from fedtrain.core.keystream import KeyStream, new_key
+from fedtrain.core.keystream import KeyStream, WordSource, new_key
 from fedtrain.privacy.account import Account
-from fedtrain.privacy.staircase import WordSource, draws, staircase
+from fedtrain.privacy.staircase import draws, staircase
 
 Integers = npt.NDArray[np.int64]
 NOISE_SOURCE = (
@@ -117,9 +117,27 @@ def paid_counts(
     given = rows()
     if account.trust != "local" and given.num_parties != 1:
         raise ConfigError(f"trust is {account.trust!r}: one party sums and noises.")
-    counting = _counting(given, query, account.max_clients_per_entity)
-    sums = _sums(given, counting, query.squared_norm)
-    noise = _noise(query.variance, sums.size, source or KeyStream(new_key()))
+    return noised_counts(
+        query,
+        given,
+        most_parties=account.max_clients_per_entity,
+        source=source or KeyStream(new_key()),
+    )
+
+
+def noised_counts(
+    query: CountsQuery, given: UnitRows, *, most_parties: int, source: WordSource
+) -> NoisedCounts:
+    """Noised sums, for which whoever calls this has paid.
+
+    Args:
+      query: What is asked.
+      given: The rows; each of their parties adds the whole noise.
+      most_parties: Of one unit's parties, as many count.
+      source: Of random words.
+    """
+    sums = _sums(given, _counting(given, query, most_parties), query.squared_norm)
+    noise = _noise(query.variance, sums.size, source)
     total = (sums + noise.reshape(sums.shape)).sum(axis=0)
     stddev = math.sqrt(query.variance * given.num_parties)
     return NoisedCounts(total + 0.5 * given.num_parties, stddev)

@@ -42,6 +42,10 @@ EXCLUSIONS = (
     "same ledger.",
     "Timing, the fact of taking part, and what clients reveal outside the protocol.",
 )
+EARLY_EXCLUSION = (
+    "The run ended before its last round. Where what was released had a say in that, "
+    "the figure for whatever number of rounds is planned_epsilon."
+)
 PUBLIC_EXCLUSION = (
     "Losses and accuracies shown beside this report are exact: the data is public, and "
     "the guarantee speaks of the weights alone."
@@ -207,7 +211,7 @@ def privacy_report(
         ledger_hash=head["hash"],
         noise_source=RELEASED_NOISE if status == "release" else SIMULATED_NOISE,
         code_version=f"fedtrain {fedtrain.__version__}",
-        known_exclusions=_exclusions(privacy),
+        known_exclusions=_exclusions(privacy, rounds_done),
         empirical_lower_bound=None,
         file_hashes={Path(path).name: _file_hash(Path(path)) for path in exported},
         signature=None,
@@ -263,9 +267,11 @@ def _shown_units(privacy: RunPrivacy) -> int | None:
     return privacy.plan.num_units
 
 
-def _exclusions(privacy: RunPrivacy) -> list[str]:
+def _exclusions(privacy: RunPrivacy, rounds_done: int) -> list[str]:
     is_release = _status(privacy) == "release"
     own = [*EXCLUSIONS, RELEASED_EXCLUSION if is_release else FLOAT_EXCLUSION]
+    if rounds_done < privacy.plan.num_rounds:
+        own.append(EARLY_EXCLUSION)
     return own if privacy.is_private else [*own, PUBLIC_EXCLUSION]
 
 

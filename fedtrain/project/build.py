@@ -1,7 +1,7 @@
 """From a checked configuration to the objects of a run; writes nothing."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from fedtrain.project.build_plan import plan_of
 from fedtrain.project.build_privacy import private_round
 from fedtrain.project.build_round import plain_round
 from fedtrain.project.config import ProjectConfig, RuntimeSection
+from fedtrain.project.held_out import HeldOut, held_out_of
 from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.round import Round
 from fedtrain.rounds.runtime import Runtime
@@ -45,6 +46,7 @@ class Project:
         rounds of fine-tuning too.
       constraint: What compressed weights satisfy; None without ``[compression]``.
       tuning_round: One round under the constraint, privacy included.
+      held_out: What the clients score the global model on, and how; None if nothing.
       given_model: The object that replaced ``[model]``, if any.
       given_data: The object that replaced ``data.path``, if any.
     """
@@ -60,6 +62,7 @@ class Project:
     plan: PrivacyPlan | None = None
     constraint: Constraint | None = None
     tuning_round: Round | None = None
+    held_out: HeldOut | None = None
     given_model: Any = None
     given_data: Any = None
 
@@ -106,18 +109,21 @@ def build(
     parts = _parts(config, folder=folder, model=model, data=data)
     plan = parts.plan.calibrated() if parts.plan else None
     round_of = partial(_round, config, parts, plan)
+    evaluator = Evaluator(parts.model)
+    train, held_out = held_out_of(config, parts.split.train, evaluator)
     return Project(
         config=config,
         folder=folder,
-        split=parts.split,
+        split=replace(parts.split, train=train),
         model=parts.model,
         sampler=parts.sampler,
         round_=round_of(parts.model),
         runtime=runtime_of(config),
-        evaluator=Evaluator(parts.model),
+        evaluator=evaluator,
         plan=plan,
         constraint=parts.constraint,
         tuning_round=tuning_round(round_of, parts.model, parts.constraint),
+        held_out=held_out,
         given_model=model,
         given_data=data,
     )

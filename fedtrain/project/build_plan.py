@@ -10,6 +10,7 @@ from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.config import PrivacySection, ProjectConfig
+from fedtrain.project.paid_evaluation import noise_of_evaluations
 from fedtrain.project.paid_export import noise_multipliers
 
 
@@ -45,7 +46,10 @@ def plan_of(
         max_clients_per_entity=privacy.max_clients_per_entity,
         accept_weak_privacy=privacy.accept_weak_privacy,
         num_weights=num_weights,
-        reserved=tuple(noise_multipliers(config.export, privacy).values()),
+        reserved=(
+            *noise_multipliers(config.export, privacy).values(),
+            *noise_of_evaluations(config),
+        ),
         further_attempts=config.further_attempts,
         **_drawn_units(config, privacy, sampler, split.train.num_clients),
     )

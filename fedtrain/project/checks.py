@@ -12,6 +12,7 @@ from fedtrain.project.config import (
     ProjectConfig,
     RoundsSection,
 )
+from fedtrain.project.evaluation_checks import evaluation_contradictions
 from fedtrain.project.findings import exactly_one, missing, needs, superfluous
 from fedtrain.project.privacy_checks import privacy_contradictions
 from fedtrain.project.problems import Problem
@@ -42,6 +43,7 @@ def contradictions(config: ProjectConfig) -> list[Problem]:
         *_optimizer("client", config.client),
         *_optimizer("server", config.server),
         *compression_contradictions(config),
+        *evaluation_contradictions(config),
     ]
     if config.privacy is not None:
         problems += privacy_contradictions(config, config.privacy)

@@ -29,12 +29,17 @@ def save_final_weights(
 ) -> FinalWeights:
     """Writes what is not there yet: the trained weights were saved before fine-tuning.
 
+    With ``[stop]`` the best weights and the last ones, too, each in a file of its own.
+
     Args:
       project: As it was built, before it is cut to the rounds that were run.
       folder: Of the run.
       reached: Its end.
     """
-    trained = reached.state.weights
+    trained = reached.weights(project.config)
+    if reached.best is not None:
+        save_weights(folder.best_weights, reached.best.weights)
+        save_weights(folder.last_weights, reached.state.weights)
     if reached.rounds_done > project.config.rounds.num_rounds:
         trained = weights_like(load_arrays(folder.weights), trained)
     else:

@@ -157,11 +157,32 @@ class RuntimeSection(Section):
 
 
 class EvaluationSection(Section):
-    """When the test rows are looked at, and what the run is compared with."""
+    """When the model is scored, on which rows, and what the run is compared with.
+
+    ``held_out_fraction`` is what each client keeps back of its own rows to score the
+    global model on. Of private rows under ``[privacy]`` noised counts leave: their cost
+    is ``epsilon`` for all evaluations together, or ``noise_multiplier`` for each.
+    """
 
     every: Count = 1
+    held_out_fraction: Probability | None = None
+    epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
     baselines: bool | None = None
     baseline_learning_rate: Positive | None = None
+
+
+class StopSection(Section):
+    """When training ends before its last round, and which weights the run leaves.
+
+    ``metric`` is a name of the rounds' reports, such as ``"test_accuracy"``.
+    """
+
+    metric: Text
+    patience: Count | None = None
+    min_delta: NonNegative = 0.0
+    goal: Literal["max", "min"] | None = None
+    keep: Literal["best", "last"] = "best"
 
 
 class TrackingSection(Section):
@@ -261,6 +282,7 @@ class ProjectConfig(Section):
     privacy: PrivacySection | None = None
     runtime: RuntimeSection = RuntimeSection()
     evaluation: EvaluationSection = EvaluationSection()
+    stop: StopSection | None = None
     tracking: TrackingSection = TrackingSection()
     compression: CompressionSection | None = None
     export: ExportSection = ExportSection()

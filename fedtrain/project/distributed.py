@@ -78,9 +78,14 @@ def distributed_runtime(project: Project, replicas: Replicas) -> DistributedRunt
     """The runtime of all workers, with this one's share of its machine's cores.
 
     Raises:
-      ConfigError: If the project's runtime is not the compiled one.
+      ConfigError: If the project's runtime is not the compiled one, or it has [stop].
     """
     section = project.config.runtime
+    if project.config.stop is not None:
+        raise ConfigError(
+            "[stop] ends a run by scores that only one worker sees. Leave it out, or "
+            "unset TF_CONFIG to train in one process."
+        )
     if section.kind != "compiled":
         raise ConfigError(
             f"runtime.kind is {section.kind!r}, which runs in one process; several "

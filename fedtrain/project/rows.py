@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from fedtrain.core import seeds
 from fedtrain.core.errors import DataError
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.dataset_check import check_dataset, check_examples
+from fedtrain.data.held_out import only
 from fedtrain.data.sets.split import DataSplit
 
 
@@ -38,11 +38,4 @@ def divided(
     for start, stop in zip(dataset.offsets[:-1], dataset.offsets[1:], strict=True):
         num_test = round(test_fraction * (stop - start))
         is_test[start + random.permutation(stop - start)[:num_test]] = True
-    return _only(dataset, ~is_test), _only(dataset, is_test)
-
-
-def _only(dataset: FederatedDataset, keep: npt.NDArray[np.bool_]) -> FederatedDataset:
-    kept = np.concatenate([[0], np.cumsum(keep)])
-    rows = dataset.examples.take(np.flatnonzero(keep))
-    offsets = kept[dataset.offsets].astype(np.int64)
-    return replace(dataset, examples=rows, offsets=offsets)
+    return only(dataset, ~is_test), only(dataset, is_test)

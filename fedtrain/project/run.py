@@ -3,7 +3,7 @@
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -11,31 +11,32 @@ from typing import Any
 
 from rich.console import Console
 
-from fedtrain.core.errors import BudgetExhaustedError, FedtrainError
+from fedtrain.core.errors import BudgetExhaustedError, FedtrainError, StoppedError
 from fedtrain.data.tabular import schema_of
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.build import Project
 from fedtrain.project.compressed_run import save_final_weights
 from fedtrain.project.diagnostics import announce_diagnostics, write_diagnostics
 from fedtrain.project.distributed import Parts, parts_of, tell_run_folder
-from fedtrain.project.phases import shown_weights, train_phases
-from fedtrain.project.reached import Reached
+from fedtrain.project.phases import train_phases
+from fedtrain.project.reached import FINISHED, Reached, status_after
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
-from fedtrain.project.run_folder import BUDGET_EXHAUSTED, RunFolder, new_run_folder
+from fedtrain.project.run_folder import RunFolder, new_run_folder
 from fedtrain.project.run_privacy import (
     ledger_of,
     meaning,
     run_privacy_of,
     write_privacy_report,
 )
+from fedtrain.project.scores import early_stop_of, evaluate_of
 from fedtrain.project.stored import save_given_model, stored_toml
 from fedtrain.project.summary import summarised
 from fedtrain.project.weights_file import save_weights
 from fedtrain.project.withheld import withholding
 from fedtrain.rounds.checkpoint import CheckpointStore
+from fedtrain.rounds.checks import Evaluate
 from fedtrain.rounds.keepers import AsksAgain
-from fedtrain.rounds.round import ServerState
 from fedtrain.rounds.train import TrainingRun
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.replicas import Replicas
@@ -43,8 +44,6 @@ from fedtrain.tracking.jsonl import metrics_log
 from fedtrain.tracking.profiler import profile_rounds
 from fedtrain.tracking.progress import progress
 from fedtrain.tracking.tensorboard import tensorboard_log
-
-FINISHED = "finished"
 
 
 class RunInterruptedError(FedtrainError):
@@ -82,6 +81,7 @@ def run(
     console: Console,
     diagnostics: bool = False,
     replicas: Replicas | None = None,
+    ended: StoppedError | None = None,
 ) -> dict[str, Any]:
     """Runs what is still to do of a run, and writes all that it leaves behind.
 
@@ -91,13 +91,15 @@ def run(
       console: Where progress is shown.
       diagnostics: Whether exact figures about private rows are written too.
       replicas: Of all workers, where others take part; this one is their chief.
+      ended: Why there are to be no more rounds; what was reached is written.
 
     Returns:
       The summary, as in ``summary.json``.
 
     Raises:
       RunInterruptedError: After Ctrl-C; says how to go on.
-      BudgetExhaustedError: After writing what the rounds before it came to.
+      BudgetExhaustedError, StoppedError: After writing what the rounds before it came
+        to.
     """
     with folder.locked(), _status_kept(folder):
         started = time.perf_counter()
@@ -109,7 +111,16 @@ def run(
         every = project.config.tracking.checkpoint_every
         store = CheckpointStore(folder.checkpoints, every=every)
         project, parts = parts_of(project, replicas, charges=privacy, store=store)
-        reached = _trained(project, folder, parts, console)
+        reached = _reached_before(project, store, ended)
+        if ended is None:
+            _train(
+                project,
+                folder,
+                parts,
+                reached,
+                evaluate=evaluate_of(project, privacy),
+                console=console,
+            )
         planned, project = project, reached.part_of(project)
         weights = save_final_weights(planned, folder, reached)
         if diagnostics:
@@ -122,7 +133,8 @@ def run(
             if diagnostics:
                 write_diagnostics(project, folder, weights.trained, told=status.update)
         summary["seconds"] = round(time.perf_counter() - started, 2)
-        summary["status"] = BUDGET_EXHAUSTED if reached.stopped else FINISHED
+        summary["status"] = reached.status
+        summary["stop"] = reached.best.as_dict() if reached.best else None
         folder.write_json(folder.summary, summary)
         if project.config.tracking.html_report:
             write_report_page(project, folder, summary)
@@ -130,14 +142,27 @@ def run(
     return summary
 
 
-def _trained(
-    project: Project, folder: RunFolder, parts: Parts, console: Console
+def _reached_before(
+    project: Project, store: CheckpointStore, ended: StoppedError | None
 ) -> Reached:
-    config = project.config
+    """Where an earlier sitting left the run; its start where there was none."""
     state = project.round_.init(project.starting_weights())
-    checkpoint = CheckpointStore(folder.checkpoints).latest(state)
-    first_round = checkpoint.round_number if checkpoint else 0
-    reached = Reached(checkpoint.state if checkpoint else state, first_round)
+    stop, found = early_stop_of(project), store.latest(state)
+    if found is None:
+        return Reached(state, stop=stop, stopped=ended)
+    return Reached(found.state, found.round_number, stop, found.best, stopped=ended)
+
+
+def _train(
+    project: Project,
+    folder: RunFolder,
+    parts: Parts,
+    reached: Reached,
+    *,
+    evaluate: Evaluate | None,
+    console: Console,
+) -> None:
+    config, first_round = project.config, reached.rounds_done
     with ExitStack() as stack:
         callbacks = _callbacks(project, folder, first_round, console)
         on_round = [stack.enter_context(callback) for callback in callbacks]
@@ -150,8 +175,9 @@ def _trained(
             num_rounds=config.rounds.num_rounds,
             seed=project.seed,
             privacy=parts.privacy,
-            evaluate=_evaluation(project),
+            evaluate=evaluate,
             evaluate_every=config.evaluation.every,
+            stop=reached.stop,
             checkpoints=parts.checkpoints,
             on_round=[
                 reached,
@@ -168,22 +194,8 @@ def _trained(
                 training,
                 on_trained=lambda state: save_weights(folder.weights, state.weights),
             )
-        except BudgetExhaustedError as error:
+        except (BudgetExhaustedError, StoppedError) as error:
             reached.stopped = error
-    return reached
-
-
-def _evaluation(project: Project) -> Any:
-    """Scores on the test rows; None where showing them would break the promise."""
-    if not project.shows_test:
-        return None
-
-    def evaluate(state: ServerState) -> Mapping[str, float]:
-        weights = shown_weights(project, state)
-        scores = project.evaluator.evaluate(weights, project.split.test)
-        return {f"test_{name}": value for name, value in scores.items()}
-
-    return evaluate
 
 
 def _callbacks(
@@ -227,8 +239,8 @@ def _status_kept(folder: RunFolder) -> Iterator[None]:
             "Interrupted. All finished rounds are saved; go on with: "
             f"fedtrain simulate --resume {where}"
         ) from None
-    except BudgetExhaustedError as error:
-        _set_status(folder, BUDGET_EXHAUSTED, error=str(error))
+    except (BudgetExhaustedError, StoppedError) as error:
+        _set_status(folder, status_after(error), error=str(error))
         raise
     except BaseException as error:
         _set_status(folder, "failed", error=f"{type(error).__name__}: {error}")

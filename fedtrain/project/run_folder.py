@@ -16,7 +16,7 @@ import filelock
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
 
-BUDGET_EXHAUSTED = "budget exhausted"
+BUDGET_EXHAUSTED, STOPPED = "budget exhausted", "stopped"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class RunFolder:
     def weights(self) -> Path:
         """The final weights, an array for each by name."""
         return self.path / "weights.npz"
+
+    @property
+    def best_weights(self) -> Path:
+        """Those after the round that ``[stop]`` found best."""
+        return self.path / "best_weights.npz"
+
+    @property
+    def last_weights(self) -> Path:
+        """Those after the last round, where ``[stop]`` may have kept others."""
+        return self.path / "last_weights.npz"
 
     @property
     def compressed_weights(self) -> Path:

@@ -20,6 +20,7 @@ from fedtrain.privacy.report import (
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.ledger_identity import ledger_identity
+from fedtrain.project.paid_evaluation import num_evaluations
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.withheld import withheld_fields
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
@@ -76,7 +77,8 @@ def write_privacy_report(
 
 def _exported(project: Project, folder: RunFolder) -> list[Path]:
     compressed = [folder.compressed_weights] if project.constraint else []
-    return [folder.weights, *compressed]
+    others = [folder.best_weights, folder.last_weights]
+    return [folder.weights, *compressed, *(path for path in others if path.is_file())]
 
 
 def _lost_clients(project: Project, history: list[RoundRecord]) -> int | None:
@@ -89,6 +91,13 @@ def _scope(project: Project, folder: RunFolder) -> DataScope:
     evaluation = "not looked at: test scores would be a release"
     if project.shows_test:
         evaluation = "test rows declared public; outside the guarantee"
+    query = project.held_out and project.held_out.evaluation.query
+    if query is not None:
+        evaluation += (
+            "; rows that clients keep back: noised counts of right and wrong answers, "
+            f"noise multiplier {query.noise_multiplier:g}, "
+            f"{num_evaluations(project.config)} times at most, charged to the ledger"
+        )
     return DataScope(
         training=_training(project),
         evaluation=evaluation,

@@ -20,6 +20,7 @@ import tensorflow as tf
 from fedtrain.core import validate
 from fedtrain.core.errors import CheckpointError
 from fedtrain.core.files import write_atomically
+from fedtrain.rounds.early_stop import Best
 from fedtrain.rounds.round import ServerState
 
 _FORMAT = 1
@@ -35,6 +36,7 @@ class Checkpoint(NamedTuple):
       client_states: What clients keep between rounds, by client id.
       ledger_head: The privacy ledger's length and hash at that time, or None.
       execution: How the runtime ran the rounds, so that those to come repeat it.
+      best: The best round so far, with its weights; None where no score is watched.
     """
 
     round_number: int
@@ -42,6 +44,7 @@ class Checkpoint(NamedTuple):
     client_states: Mapping[str, Any]
     ledger_head: Mapping[str, Any] | None
     execution: Mapping[str, Any] | None = None
+    best: Best | None = None
 
 
 class CheckpointStore:
@@ -108,11 +111,14 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     """What ``save`` writes: a header line with a hash, then the arrays."""
     arrays = [np.asarray(leaf) for leaf in tf.nest.flatten(checkpoint.state)]
     client_ids, client_arrays = _stacked_clients(checkpoint.client_states)
+    best = checkpoint.best
+    best_leaves = tf.nest.flatten(best.weights) if best else []
     body = io.BytesIO()
     np.savez(
         body,
         **{f"state_{i}": array for i, array in enumerate(arrays)},
         **{f"client_{i}": array for i, array in enumerate(client_arrays)},
+        **{f"best_{i}": np.asarray(leaf) for i, leaf in enumerate(best_leaves)},
     )
     header = {
         "format": _FORMAT,
@@ -121,6 +127,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
         "client_ids": client_ids,
         "ledger_head": checkpoint.ledger_head,
         "execution": checkpoint.execution,
+        "best": best.as_dict() if best else None,
     }
     header["sha256"] = _digest(header, body.getvalue())
     return json.dumps(header).encode() + b"\n" + body.getvalue()
@@ -184,7 +191,18 @@ def _from_content(
         client_states=_client_leaves(header["client_ids"], arrays),
         ledger_head=header["ledger_head"],
         execution=header.get("execution"),
+        best=_best(header.get("best"), arrays, like),
     )
+
+
+def _best(
+    facts: Mapping[str, Any] | None, arrays: Mapping[str, Any], like: ServerState
+) -> Best | None:
+    if facts is None:
+        return None
+    num_leaves = len(tf.nest.flatten(like.weights))
+    leaves = [arrays[f"best_{i}"] for i in range(num_leaves)]
+    return Best(**facts, weights=packed_like(leaves, like.weights))
 
 
 def _client_leaves(client_ids: list[str], arrays: dict[str, Any]) -> dict[str, Any]:

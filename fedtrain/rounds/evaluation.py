@@ -1,6 +1,6 @@
 """How good weights are on given rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from sklearn import metrics as sklearn_metrics
 
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Examples, map_arrays
-from fedtrain.models.model import Batch, Model, ModelWeights, output_values, sums
+from fedtrain.models.model import (
+    Batch,
+    Model,
+    ModelWeights,
+    PerExample,
+    output_values,
+    sums,
+)
 
 _BATCH_SIZE = 512
 
@@ -24,6 +31,12 @@ class Evaluator:
         self._forward = tf.function(
             self._outputs_and_sums, autograph=False, reduce_retracing=True
         )
+        self._by_row = tf.function(self._rows, autograph=False, reduce_retracing=True)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what adds up over rows: the loss first."""
+        return ("loss", *self._model.metrics)
 
     def evaluate(self, weights: ModelWeights, examples: Examples) -> dict[str, float]:
         """Mean loss and metrics over all rows; for two classes, ranking scores too."""
@@ -33,6 +46,31 @@ class Evaluator:
         from_logits = getattr(self._model.loss, "from_logits", True)
         scores = binary_scores(examples.labels, outputs, from_logits=from_logits)
         return values | scores
+
+    def sums(self, weights: ModelWeights, examples: Examples) -> dict[str, PerExample]:
+        """Exact totals and counts of loss and metrics, float64 scalars."""
+        total = np.zeros([len(self.metrics), 2])
+        for rows in _batches(examples):
+            batch_sums = self._forward(weights, _whole_batch(rows))[1]
+            total += [[float(v) for v in s] for s in batch_sums.values()]
+        return {
+            name: PerExample(np.asarray(own[0]), np.asarray(own[1]))
+            for name, own in zip(self.metrics, total, strict=True)
+        }
+
+    def counts(
+        self, weights: ModelWeights, examples: Examples, metric: str
+    ) -> npt.NDArray[np.int64]:
+        """How often each row is right by ``metric``, and how often not: int [rows, 2].
+
+        A row is one thing, or as many as it has places that count (its tokens).
+        """
+        parts = [np.zeros([0, 2])]
+        for rows in _batches(examples):
+            own = self._by_row(weights, _whole_batch(rows), metric)
+            right, counted = (np.asarray(value, np.float64) for value in own)
+            parts.append(np.stack([right, counted - right], axis=1))
+        return np.rint(np.concatenate(parts)).astype(np.int64)
 
     def predict(self, weights: ModelWeights, examples: Examples) -> npt.NDArray[Any]:
         """The model's outputs, [rows, ...]."""
@@ -52,8 +90,7 @@ class Evaluator:
         self, weights: ModelWeights, examples: Examples
     ) -> tuple[npt.NDArray[Any], dict[str, float]]:
         parts, totals = [], None
-        for start in range(0, examples.num_examples, _BATCH_SIZE):
-            rows = examples.slice(start, start + _BATCH_SIZE)
+        for rows in _batches(examples):
             outputs, batch_sums = self._forward(weights, _whole_batch(rows))
             parts.append(outputs.numpy())
             flat = np.asarray([[float(v) for v in s] for s in batch_sums.values()])
@@ -69,6 +106,11 @@ class Evaluator:
         result = self._model.forward(weights, batch.features, training=False, seed=seed)
         values = output_values(result.outputs)
         return values, sums(self._model, batch, result.outputs)
+
+    def _rows(self, weights: ModelWeights, batch: Batch, metric: str) -> PerExample:
+        seed = tf.constant([0, 0])
+        result = self._model.forward(weights, batch.features, training=False, seed=seed)
+        return self._model.metrics[metric](batch.labels, result.outputs)
 
 
 def binary_scores(
@@ -120,6 +162,11 @@ def _positive_probability(
     if outputs.ndim == 2 and outputs.shape[1] == 2:
         return np.asarray((softmax(outputs, axis=1) if from_logits else outputs)[:, 1])
     return None
+
+
+def _batches(examples: Examples) -> Iterator[Examples]:
+    for start in range(0, examples.num_examples, _BATCH_SIZE):
+        yield examples.slice(start, start + _BATCH_SIZE)
 
 
 def _whole_batch(rows: Examples) -> Batch:

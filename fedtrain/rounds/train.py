@@ -21,6 +21,7 @@ from fedtrain.rounds.checks import (
     evaluation,
     refuse_divergence,
 )
+from fedtrain.rounds.early_stop import Best, EarlyStop, is_over, watched
 from fedtrain.rounds.keepers import Charges, Checkpoints
 from fedtrain.rounds.report import OnRound, RoundReport
 from fedtrain.rounds.round import Round, ServerState
@@ -53,6 +54,8 @@ class TrainingRun:
       privacy: Charges the ledger; required where the round has a privacy mechanism.
       evaluate: Scores a state, for example on public test data.
       evaluate_every: Rounds between two evaluations; the last round has one too.
+      stop: Ends the run early, and has checkpoints keep the best weights; None does
+        neither.
       checkpoints: Where to save, and to resume from.
       on_round: Called with each round's report and state, before the round is saved;
         after a crash it may hear of a round again.
@@ -67,6 +70,7 @@ class TrainingRun:
     privacy: Charges | None = None
     evaluate: Evaluate | None = None
     evaluate_every: int = 1
+    stop: EarlyStop | None = None
     checkpoints: Checkpoints | None = None
     on_round: Sequence[OnRound] = field(default=())
 
@@ -82,13 +86,16 @@ class _Progress(NamedTuple):
     round_number: int
     state: ServerState
     client_states: Mapping[str, Any]
+    best: Best | None = None
 
 
 def train(run: TrainingRun, state: ServerState) -> TrainResult:
     """Runs all rounds that are still to do, from ``state`` or the newest checkpoint.
 
-    Where the runtime can pack ahead, the next cohort is read and packed while this one
-    trains, unless the ledger says that it cannot be afforded.
+    With ``run.stop`` it ends before them where scores no longer improve; the newest
+    checkpoint then holds the best weights too. Where the runtime can pack ahead, the
+    next cohort is read and packed while this one trains, unless the ledger says that
+    it cannot be afforded.
 
     Args:
       run: What to run.
@@ -104,7 +111,7 @@ def train(run: TrainingRun, state: ServerState) -> TrainResult:
     progress = _restored(run, state)
     reports = []
     with ReadingAhead(run) as ahead:
-        while progress.round_number < run.num_rounds:
+        while not _is_done(run, progress):
             progress, report = _one_round(run, ahead, progress)
             reports.append(report)
             # Told first, saved second: a crash between repeats a report, never loses
@@ -113,6 +120,10 @@ def train(run: TrainingRun, state: ServerState) -> TrainResult:
                 callback(report, progress.state)
             _save(run, progress)
     return TrainResult(progress.state, tuple(reports))
+
+
+def _is_done(run: TrainingRun, progress: _Progress) -> bool:
+    return progress.round_number >= run.num_rounds or is_over(run.stop, progress.best)
 
 
 def _one_round(
@@ -127,10 +138,18 @@ def _one_round(
     result = run.runtime.run_round(run.round_, before.state, cohort, drawn.seed)
     refuse_divergence(number, result.state)
     client_states = _merged(before.client_states, result.client_states)
-    after = _Progress(number + 1, result.state, client_states)
+    metrics = {**result.metrics, **evaluation(run, number + 1, result.state)}
+    best = watched(
+        run.stop,
+        before.best,
+        metrics=metrics,
+        rounds_done=number + 1,
+        weights=result.state.weights,
+    )
+    after = _Progress(number + 1, result.state, client_states, best)
     report = RoundReport(
         round_number=number,
-        metrics={**result.metrics, **evaluation(run, number + 1, result.state)},
+        metrics=metrics,
         cohort_size=len(drawn.client_ids),
         lost_clients=result.lost_clients,
         skipped_clients=len(drawn.client_ids) - len(cohort),
@@ -180,7 +199,9 @@ def _restored(run: TrainingRun, state: ServerState) -> _Progress:
         client_id: packed_like(leaves, like)
         for client_id, leaves in checkpoint.client_states.items()
     }
-    return _Progress(checkpoint.round_number, checkpoint.state, client_states)
+    return _Progress(
+        checkpoint.round_number, checkpoint.state, client_states, checkpoint.best
+    )
 
 
 def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
@@ -196,7 +217,11 @@ def _begin(run: TrainingRun, checkpoint: Checkpoint | None) -> None:
 
 def _save(run: TrainingRun, progress: _Progress) -> None:
     store = run.checkpoints
-    if store is None or not store.is_due(progress.round_number, run.num_rounds):
+    if store is None:
+        return
+    if not (
+        _is_done(run, progress) or store.is_due(progress.round_number, run.num_rounds)
+    ):
         return
     head = None if run.privacy is None else run.privacy.head()
     execution = None
@@ -209,5 +234,6 @@ def _save(run: TrainingRun, progress: _Progress) -> None:
             progress.client_states,
             head,
             execution,
+            progress.best,
         )
     )

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from fedtrain.project.build import build
 from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
 from fedtrain.project.run_privacy import run_privacy_of
+from fedtrain.project.scores import evaluate_of
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.acceptance import accept
@@ -71,7 +73,7 @@ def federation(tmp_path, monkeypatch):
     return tmp_path
 
 
-def config_of(client, privacy=None, *, repeats=True):
+def config_of(client, privacy=None, *, repeats=True, **sections):
     tables = {
         "name": "credit",
         "seed": 3,
@@ -88,11 +90,13 @@ def config_of(client, privacy=None, *, repeats=True):
     }
     if privacy:
         tables["privacy"] = privacy
+    tables |= sections
     return checked_config(tables, file="test")
 
 
 def result_of(project, runtime, folder):
     privacy = run_privacy_of(project, Ledger(folder / "ledger.jsonl"), "run")
+    project = replace(project, runtime=runtime)
     run = TrainingRun(
         round_=project.round_,
         dataset=project.split.train,
@@ -101,6 +105,7 @@ def result_of(project, runtime, folder):
         num_rounds=project.config.rounds.num_rounds,
         seed=project.seed,
         privacy=privacy,
+        evaluate=evaluate_of(project, privacy),
     )
     return train(run, project.round_.init(project.starting_weights()))
 
@@ -160,12 +165,15 @@ def served(folder, config, *, run_id="run"):
 
 
 @pytest.mark.parametrize(
-    ("client", "privacy"),
-    [(PLAIN, None), (POISSON, PRIVACY)],
+    ("client", "privacy", "evaluation"),
+    [
+        (PLAIN, None, {"held_out_fraction": 0.25}),
+        (POISSON, PRIVACY, {"held_out_fraction": 0.25, "epsilon": 2.0}),
+    ],
     ids=["fed_avg", "dp_sgd"],
 )
-def test_deployed_equals_simulated(federation, client, privacy):
-    config = config_of(client, privacy)
+def test_deployed_equals_simulated(federation, client, privacy, evaluation):
+    config = config_of(client, privacy, evaluation=evaluation)
     simulation = build(config, folder=federation)
     one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
     (federation / "simulated").mkdir()
@@ -177,12 +185,19 @@ def test_deployed_equals_simulated(federation, client, privacy):
         # Not to the bit: TensorFlow regroups the sum in a simulation's server step,
         # the aggregator adds contributions one by one from the disk.
         np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+    for own, other in zip(found.reports, expected.reports, strict=True):
+        names = {name for name in own.metrics if name.startswith("held_out_")}
+        assert "held_out_accuracy" in names
+        assert ("held_out_loss" in names) == (privacy is None)
+        for name in names:
+            assert own.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5)
 
 
 def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
     federation,
 ):
-    config = config_of(POISSON, PRIVACY, repeats=False)
+    evaluation = {"every": 2, "held_out_fraction": 0.25, "epsilon": 2.0}
+    config = config_of(POISSON, PRIVACY, repeats=False, evaluation=evaluation)
     result = served(federation, config)
     simulated = build(config, folder=federation)
     (federation / "simulated").mkdir()
@@ -193,6 +208,10 @@ def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
         lines = (federation / "homes" / bank / "audit.jsonl").read_text().splitlines()
         sent = [json.loads(line) for line in lines]
         left = [entry for entry in sent if entry["what"] == "sending"]
-        assert [entry["round"] for entry in left] == [0, 1]
-        assert left[0]["spent"]["epsilon"] < left[1]["spent"]["epsilon"]
+        kinds = [(entry["round"], entry["kind"]) for entry in left]
+        assert kinds == [(0, "train"), (1, "train"), (1, "evaluate")]
+        spent = [entry["spent"]["epsilon"] for entry in left]
+        assert spent == sorted(set(spent))
+        promised = plan_for(deployed(config, folder=federation), operator="test")
+        assert spent[-1] == pytest.approx(promised.privacy.epsilon, rel=1e-3)
     assert not list((federation / "state" / "noise").glob("*.key"))
