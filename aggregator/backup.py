@@ -25,7 +25,7 @@ from fedtrain.project.run_folder import RunFolder
 
 _MANIFEST, _JOURNAL, _LEDGER = "manifest.json", "journal.jsonl", "ledger.jsonl"
 _HOME, _PROJECT = "home", "project"
-_FILES = ("federation.json", "plan.json", "run.json", "seen.json")
+_FILES = ("federation.json", "plan.json", "run.json", "seen.json", "sequences.log")
 _FOLDERS = ("authority", "runs")
 _TRIES = 5
 _SETTLED = frozenset({"committed", "aborted"})

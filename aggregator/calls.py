@@ -51,11 +51,14 @@ class Served(NamedTuple):
       rounds: Of the run that is served.
       authority: Knows the partners.
       plan: What partners have approved, in canonical form.
+      sequences: File that keeps the partners' sequences across restarts; None, for
+        tests, keeps only what the journal notes.
     """
 
     rounds: Rounds
     authority: Authority
     plan: bytes
+    sequences: Path | None = None
 
 
 class Calls:

@@ -52,6 +52,11 @@ class Federation(NamedTuple):
         """When partners were last seen."""
         return self.path / "seen.json"
 
+    @property
+    def sequences(self) -> Path:
+        """The last sequence of each partner's requests."""
+        return self.path / "sequences.log"
+
     def config(self) -> ProjectConfig:
         """The project file, read again.
 

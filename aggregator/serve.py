@@ -97,7 +97,7 @@ def _opened(
         journal, run_id=run_id, plan_sha256=plan.sha256, folder=federation.spool
     )
     authority, service = federation.authority(), federation.service()
-    served = Served(rounds, authority, plan.canonical())
+    served = Served(rounds, authority, plan.canonical(), federation.sequences)
     server = Server(served, address=service.address)
     partners = server.traffic.partners
     partners.update(read_seen(federation.seen))

@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.caller import CallerCheck
 from aggregator.calls import Calls, Served
+from aggregator.sequences import SequenceFile, guard_of
 from aggregator.traffic import Traffic
 from fedtrain.core.errors import ConfigError
 from fedtrain.wire.decoding import MOST_MESSAGE_BYTES
 from fedtrain.wire.identity import TlsPair
-from fedtrain.wire.signing import ReplayGuard
 from fedtrain.wire.tls import server_credentials
 
 SERVICE = "fedtrain.wire.v1.Aggregator"
@@ -78,6 +78,7 @@ class Server:
         self.traffic = Traffic(served.rounds, self.registry)
         self.port = 0
         self._calls: Calls | None = None
+        self._sequences: SequenceFile | None = None
         self._server: Any = None
 
     async def start(self) -> int:
@@ -89,7 +90,7 @@ class Server:
         rounds, authority = self._served.rounds, self._served.authority
         _allow_many_files()
         _give_memory_back()
-        guard = ReplayGuard(rounds.book.sequences)
+        guard, self._sequences = guard_of(self._served.sequences, rounds.book.sequences)
         caller = CallerCheck(authority, rounds.run_id, guard)
         self._calls = Calls(self._served, caller, self.traffic)
         self._server = grpc.aio.server(
@@ -102,7 +103,7 @@ class Server:
         try:
             self.port = self._server.add_secure_port(self._address, credentials)
         except RuntimeError as error:
-            self._calls.close()
+            self._close()
             raise ConfigError(
                 f"{self._address} cannot be listened on: is another aggregator running "
                 "there? Stop it, or choose another service.port."
@@ -120,7 +121,12 @@ class Server:
             return
         self._calls.drain()
         await self._server.stop(grace_s)
-        self._calls.close()
+        self._close()
+
+    def _close(self) -> None:
+        for part in (self._calls, self._sequences):
+            if part is not None:
+                part.close()
 
 
 class Beside(Protocol):

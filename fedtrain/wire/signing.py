@@ -116,11 +116,20 @@ class ReplayGuard:
     """Accepts from each client only growing sequences; safe to use from many threads.
 
     Ask it only about verified requests: others could use up a client's sequence.
+
+    Args:
+      remembered: The last sequences of an earlier process, by client.
+      keep: Is told of each accepted sequence, one at a time, before it counts.
     """
 
-    def __init__(self, remembered: Mapping[str, int] | None = None) -> None:
-        """Starts from the last sequences of an earlier process, by client."""
+    def __init__(
+        self,
+        remembered: Mapping[str, int] | None = None,
+        *,
+        keep: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._last = dict(remembered or {})
+        self._keep = keep
         self._lock = threading.Lock()
 
     def accept(self, client_id: str, sequence: int) -> None:
@@ -132,6 +141,8 @@ class ReplayGuard:
         with self._lock:
             last = self._last.get(client_id, 0)
             if sequence > last:
+                if self._keep is not None:
+                    self._keep(client_id, sequence)
                 self._last[client_id] = sequence
                 return
         raise ReplayedRequestError(

@@ -182,7 +182,9 @@ class Run:
 def served(federation: Federation, folder: Path, port: int = 0) -> Iterator[Run]:
     """Starts an aggregator with its journal in ``folder``."""
     journal, rounds = opened(folder, plan_sha256=plan().sha256)
-    about = Served(rounds, federation.authority, plan().canonical())
+    about = Served(
+        rounds, federation.authority, plan().canonical(), folder / "sequences.log"
+    )
     server = Server(about, address=f"localhost:{port}")
     try:
         with serving(server, grace_s=2.0) as port_:

@@ -257,10 +257,21 @@ def test_a_restarted_aggregator_goes_on_and_refuses_what_was_replayed(
         task = _wait_task(first)
         parts = first.parts(task, to_bytes(SPECS, arrays_of("a")))
         assert first.call("Submit", iter(parts)).code == pb.ACCEPTED
+        renewed = renewal(tmp_path, "a").request_pem.encode()
+        bodies = {
+            "Hello": pb.HelloRequest(protocol_versions=[1]),
+            "Next": pb.NextRequest(plan_sha256=bytes.fromhex(plan().sha256)),
+            "Renew": pb.RenewRequest(certificate_request=renewed),
+        }
+        said = {method: first.signed(method, body) for method, body in bodies.items()}
+        for method, request in said.items():
+            assert first.call(method, request).code != pb.REFUSED
         first.close()
     with served(federation, tmp_path, run.port) as run:
         client = run.client("a")
         assert client.call("Submit", iter(parts)).code == pb.REFUSED
+        for method, request in said.items():
+            assert "not above" in client.call(method, request).text
         assert client.submit(task).code == pb.DUPLICATE
         assert run.rounds.status()["round"]["accepted"] == ["a"]
         for name in ("b", "c"):
