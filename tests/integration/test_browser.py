@@ -18,13 +18,8 @@ from fedtrain.export.web import write_web
 from fedtrain.export.web_page import write_web_page
 from fedtrain.rounds.evaluation import Evaluator
 from tests.integration.chromium import Page, chromium_program, opened
-from tests.unit.export.web_models import (
-    SCHEMA,
-    TABLE,
-    image_source,
-    release_of,
-    table_source,
-)
+from tests.unit.export.rows_of_a_table import SCHEMA, TABLE
+from tests.unit.export.web_models import image_source, release_of, table_source
 
 pytestmark = pytest.mark.network
 _TYPE = """(() => {{

@@ -12,51 +12,20 @@ import tensorflow as tf
 from flatbuffers import number_types
 from tensorflow.lite.python import schema_py_generated as tflite
 
-from fedtrain.data.schema import parsed
+from fedtrain.data.schema_encoding import feature_names
 from fedtrain.export.edge_metadata import BUFFER_NAME, with_metadata
+from tests.unit.export.rows_of_a_table import SCHEMA
 
-DECLARED = {"source": "declared"}
-SCHEMA = parsed(
-    {
-        "features": [
-            {
-                "name": "income",
-                "kind": "number",
-                "encoding": "standardise",
-                "moments": {"mean": 2100.0, "stddev": 500.0, **DECLARED},
-                "missing": {"allowed": True, **DECLARED},
-            },
-            {
-                "name": "region",
-                "kind": "category",
-                "encoding": "one_hot",
-                "categories": {"values": ["north", "south"], **DECLARED},
-            },
-            {
-                "name": "age",
-                "kind": "number",
-                "encoding": "min_max",
-                "range": {"minimum": 18, "maximum": 98, **DECLARED},
-            },
-        ],
-        "label": {
-            "name": "y",
-            "kind": "category",
-            "encoding": "index",
-            "categories": {"values": ["no", "yes"], **DECLARED},
-        },
-    },
-    where="test",
-)
+COLUMNS = feature_names(SCHEMA)
 
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
     module = tf.Module()
-    module.kernel = tf.Variable(np.ones([5, 2], np.float32))
+    module.kernel = tf.Variable(np.ones([len(COLUMNS), 2], np.float32))
     module.outputs = tf.function(
         lambda features: {"outputs": features @ module.kernel},
-        input_signature=[tf.TensorSpec([None, 5], tf.float32, "features")],
+        input_signature=[tf.TensorSpec([None, len(COLUMNS)], tf.float32, "features")],
     )
     function = module.outputs.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
@@ -81,8 +50,10 @@ def test_reader_of_the_published_schema_finds_all_of_it(described: bytes) -> Non
     (unit,) = given.tables(4)
     assert unit.byte(0) == 1  # NormalizationOptions
     options = unit.table(1)
-    assert options.floats(0) == [2100.0, 0.0, 0.0, 0.0, 18.0]
-    assert options.floats(1) == [500.0, 1.0, 1.0, 1.0, 80.0]
+    means = {"monthly income": 2103.7, "age": 18.0}
+    scales = {"monthly income": 517.3, "age": 81.0}
+    assert options.floats(0) == pytest.approx([means.get(n, 0.0) for n in COLUMNS])
+    assert options.floats(1) == pytest.approx([scales.get(n, 1.0) for n in COLUMNS])
     (labels,) = answer.tables(6)
     assert (labels.text(0), labels.byte(2)) == ("labels.txt", 2)
     assert root.text(7) == "1.0.0"
@@ -92,13 +63,15 @@ def test_files_it_names_are_in_the_archive(described: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(described)) as archive:
         assert archive.read("labels.txt").decode() == "no\nyes"
         columns = archive.read("columns.txt").decode().split("\n")
-    region = ["region=north", "region=south"]
-    assert columns == ["income", "income is missing", *region, "age"]
+    region = [f"region={value}" for value in ("1", "2", "north/east")]
+    income = ["monthly income", "monthly income is missing"]
+    assert columns[:6] == [*income, *region, "age"]
+    assert columns == list(COLUMNS)
 
 
 def test_model_computes_what_it_did(content: bytes, described: bytes) -> None:
     runtime = pytest.importorskip("ai_edge_litert.interpreter")
-    rows = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(1, len(COLUMNS))).astype(np.float32)
     first, second = (
         runtime.Interpreter(model_content=model).get_signature_runner()(features=rows)
         for model in (content, described)

@@ -14,48 +14,7 @@ from fedtrain.export.raw_examples import (
     raw_signature,
 )
 from fedtrain.export.synthetic import synthetic_table
-
-DECLARED = {"source": "declared"}
-SCHEMA = parsed(
-    {
-        "features": [
-            {
-                "name": "monthly income",
-                "kind": "number",
-                "encoding": "standardise",
-                "moments": {"mean": 2103.7, "stddev": 517.3, **DECLARED},
-                "missing": {"allowed": True, **DECLARED},
-            },
-            {
-                "name": "region",
-                "kind": "category",
-                "encoding": "one_hot",
-                "categories": {"values": ["1", "2", "north/east"], **DECLARED},
-            },
-            {
-                "name": "age",
-                "kind": "number",
-                "encoding": "min_max",
-                "whole": True,
-                "range": {"minimum": 18, "maximum": 99, **DECLARED},
-            },
-            {
-                "name": "job",
-                "kind": "category",
-                "encoding": "one_hot",
-                "categories": {"values": ["a", "b"], **DECLARED},
-                "missing": {"allowed": True, **DECLARED},
-            },
-        ],
-        "label": {
-            "name": "y",
-            "kind": "category",
-            "encoding": "index",
-            "categories": {"values": ["no", "yes"], **DECLARED},
-        },
-    },
-    where="test",
-)
+from tests.unit.export.rows_of_a_table import SCHEMA
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from fedtrain.data.schema_check import problems
 from fedtrain.data.schema_encoding import encoded
 from fedtrain.export.node import WEB_TEMPLATES, node_program
 from fedtrain.export.web_page import page_columns
-from tests.unit.export.web_models import SCHEMA, TABLE, image_source, table_source
+from tests.unit.export.rows_of_a_table import SCHEMA, TABLE
+from tests.unit.export.web_models import image_source, table_source
 
 _SCRIPT = """
 const { columns, rows } = JSON.parse(require("fs").readFileSync(0, "utf8"));
