@@ -11,7 +11,13 @@ from fedtrain.core import seeds
 from fedtrain.core.errors import StoppedError
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.config import ServiceSection
-from fedtrain.project.crossing import leaves, nest_sha256, packed, specs
+from fedtrain.project.crossing import (
+    contribution_specs,
+    leaves,
+    nest_sha256,
+    packed,
+    specs,
+)
 from fedtrain.project.held_out import HeldOut
 from fedtrain.rounds.client_evaluation import Scores
 from fedtrain.rounds.round import Round, ServerState
@@ -76,7 +82,8 @@ class GrpcRuntime:
         cohort_ids = tuple(client.client_id for client in cohort)
         again = partial(self._charge_again, number, cohort_ids, message)
         call = self._call("train", number, cohort_ids, (message, like), seed, again)
-        collected = self._collected(call)
+        short = contribution_specs(round_, like)
+        collected = self._collected(call._replace(contribution=short))
         total = packed(collected.total(), like=like)
         return RoundResult(
             state=self._server.server_update(round_, state, total, seed),

@@ -11,7 +11,7 @@ from fedtrain.data.tabular import schema_of
 from fedtrain.privacy import accounting
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.crossing import crossing_of, leaves, specs
+from fedtrain.project.crossing import contribution_specs, crossing_of, leaves, specs
 from fedtrain.project.deployed import service_of, stated_mechanism
 from fedtrain.project.held_out import HeldOut
 from fedtrain.wire.plan import Plan, PlanPrivacy
@@ -47,7 +47,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
         software=f"fedtrain {fedtrain.__version__}",
         task=task,
         broadcast=specs(crossing.broadcast),
-        contribution=specs(crossing.contribution),
+        contribution=contribution_specs(project.round_, crossing.contribution),
         evaluation=specs(held_out.evaluation.zeros()) if held_out else (),
         num_rounds=config.rounds.num_rounds,
         report_goal=goal,

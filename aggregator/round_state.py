@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from aggregator.events import Draft
 from fedtrain.core.errors import JournalError
+from fedtrain.core.packing import Packing
 from fedtrain.wire.arrays import ArraySpec
 from fedtrain.wire.messages_pb2 import (
     ACCEPTED,
@@ -156,7 +157,14 @@ def applied(state: RoundState | None, draft: Draft) -> RoundState:
 
 def specs_to_json(specs: tuple[ArraySpec, ...]) -> list[list[Any]]:
     """Plain values, for an event."""
-    return [[list(spec.shape), spec.dtype] for spec in specs]
+    return [
+        [list(spec.shape), spec.dtype, *_packing_to_json(spec.packing)]
+        for spec in specs
+    ]
+
+
+def _packing_to_json(packing: Packing | None) -> list[int | None]:
+    return [] if packing is None else [packing.num_bits, packing.num_kept]
 
 
 def _planned(draft: Draft) -> RoundState:
@@ -171,7 +179,8 @@ def _planned(draft: Draft) -> RoundState:
         stage="planned",
         cohort=tuple(body["cohort"]),
         contribution=tuple(
-            ArraySpec(tuple(shape), dtype) for shape, dtype in body["contribution"]
+            ArraySpec(tuple(shape), dtype, Packing(*packing) if packing else None)
+            for shape, dtype, *packing in body["contribution"]
         ),
     )
 

@@ -5,7 +5,6 @@ damaged by the disk, which reading it finds out.
 """
 
 import hashlib
-import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from aggregator.round_state import RoundState
-from fedtrain.core.errors import JournalError
+from fedtrain.core.errors import JournalError, WireError
 from fedtrain.core.files import sync_folder
 from fedtrain.wire.arrays import (
     CHUNK_BYTES,
@@ -24,6 +23,7 @@ from fedtrain.wire.arrays import (
     all_finite,
     from_bytes,
     num_bytes,
+    parts_of_packed,
 )
 
 _READ_BYTES = 4 * CHUNK_BYTES
@@ -195,14 +195,41 @@ def pieces(path: Path, specs: Sequence[ArraySpec]) -> Iterator[Piece]:
     Raises:
       WireError: If the file does not hold such arrays.
     """
+    _check_length(path, specs)
+    step: Array | None = None
     with path.open("rb") as file:
         for index, spec in enumerate(specs):
-            size = math.prod(spec.shape)
-            step = _READ_BYTES // ArraySpec((1,), spec.dtype).num_bytes
-            for start in range(0, size, step):
-                part = ArraySpec((min(step, size - start),), spec.dtype)
-                (numbers,) = from_bytes([part], file.read(part.num_bytes))
+            start = 0
+            for numbers in _numbers(file, spec, step):
                 yield Piece(index, start, numbers)
+                start += numbers.size
+                step = numbers[0] if spec.is_step else step
+
+
+def _numbers(file: BinaryIO, spec: ArraySpec, step: Array | None) -> Iterator[Array]:
+    if spec.packing is not None:
+        yield from parts_of_packed(spec, _mapped_bytes(file, spec.num_bytes), step)
+        return
+    most = _READ_BYTES // ArraySpec((1,), spec.dtype).num_bytes
+    for start in range(0, spec.size, most):
+        part = ArraySpec((min(most, spec.size - start),), spec.dtype)
+        (numbers,) = from_bytes([part], file.read(part.num_bytes))
+        yield numbers
+
+
+def _mapped_bytes(file: BinaryIO, count: int) -> Array:
+    """The next bytes of ``file``, not in memory; goes on after them."""
+    start = file.tell()
+    file.seek(start + count)
+    if not count:
+        return np.empty(0, np.uint8)
+    return np.memmap(file, dtype=np.uint8, mode="r", offset=start, shape=(count,))
+
+
+def _check_length(path: Path, specs: Sequence[ArraySpec]) -> None:
+    found, expected = path.stat().st_size, num_bytes(specs)
+    if found != expected:
+        raise WireError(f"The arrays take {expected} bytes, but {path} has {found}.")
 
 
 def is_finite(path: Path, specs: Sequence[ArraySpec]) -> bool:
@@ -238,7 +265,7 @@ def added_up(
             )
         is_first = not total
         if is_first:
-            total = [np.empty(math.prod(spec.shape), spec.dtype) for spec in specs]
+            total = [np.empty(spec.size, spec.dtype) for spec in specs]
         for piece in pieces(path, specs):
             end = piece.start + piece.numbers.size
             part = total[piece.array][piece.start : end]

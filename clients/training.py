@@ -24,7 +24,13 @@ from fedtrain.privacy.noise_key import forget_noise_key, noise_key, noise_key_pa
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.crossing import crossing_of, leaves, packed, specs
+from fedtrain.project.crossing import (
+    contribution_specs,
+    crossing_of,
+    leaves,
+    packed,
+    specs,
+)
 from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
 from fedtrain.rounds.client_evaluation import simulated_source
@@ -180,7 +186,8 @@ class TrainingWork:
 
 def _check_crossing(project: Project, plan: Plan) -> None:
     crossing = crossing_of(project.round_, project.starting_weights())
-    own = specs(crossing.broadcast), specs(crossing.contribution)
+    sent = contribution_specs(project.round_, crossing.contribution)
+    own = specs(crossing.broadcast), sent
     if own != (tuple(plan.broadcast), tuple(plan.contribution)):
         raise ConfigError(
             "This installation builds another round than the plan describes: what it "

@@ -4,13 +4,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import tensorflow as tf
+
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import seeds
-from fedtrain.core.errors import PrivacyError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.core.mechanism import Mechanism
 
 Encode = Callable[[Any, Contribution, Any, seeds.Seed], tuple[Contribution, Any]]
 Decode = Callable[[Any, Contribution, seeds.Seed], tuple[Contribution, Any]]
+
+
+def unpacked(update: Any) -> Any:
+    """The ``packings`` of a stage whose updates can be any numbers."""
+    return tf.nest.map_structure(lambda _: None, update)
 
 
 class Aggregator(NamedTuple):
@@ -28,6 +35,8 @@ class Aggregator(NamedTuple):
       reveals: Names of exact quantities besides the noised update that ``decode``
         reads, such as ``"weight"``.
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
+      packings: ``packings(update)`` -> for each leaf of an encoded update the
+        ``Packing`` that it allows on the wire, or None.
     """
 
     init: Callable[[Any], Any]
@@ -38,6 +47,7 @@ class Aggregator(NamedTuple):
     mechanisms: tuple[Mechanism, ...] = ()
     reveals: frozenset[str] = frozenset()
     needs: Literal["sum", "contributions"] = "sum"
+    packings: Callable[[Any], Any] = unpacked
 
 
 def nothing(value: Any) -> tuple[()]:
@@ -62,8 +72,14 @@ def chain(*stages: Aggregator) -> Aggregator:
 
     Raises:
       PrivacyError: If one stage promises privacy and another reads an exact quantity
-        that the promise does not cover.
+        that the promise does not cover, or compresses what the promise bounds.
+      ConfigError: If a stage follows one that compresses.
     """
+    if any(stage.packings is not unpacked for stage in stages[:-1]):
+        raise ConfigError(
+            "A stage that compresses updates must be the last of a chain: a later one "
+            "would change what it has made short."
+        )
     aggregator = Aggregator(
         init=lambda weights: tuple(stage.init(weights) for stage in stages),
         share=lambda state: tuple(
@@ -77,9 +93,29 @@ def chain(*stages: Aggregator) -> Aggregator:
         mechanisms=tuple(m for stage in stages for m in stage.mechanisms),
         reveals=frozenset().union(*(stage.reveals for stage in stages)),
         needs="sum" if all(s.needs == "sum" for s in stages) else "contributions",
+        packings=stages[-1].packings if stages else unpacked,
     )
     refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
+    refuse_compressed_bounds(aggregator.mechanisms, aggregator)
     return aggregator
+
+
+def refuse_compressed_bounds(
+    mechanisms: tuple[Mechanism, ...], aggregator: Aggregator
+) -> None:
+    """Raises PrivacyError where compression changes what noise on the sum relies on.
+
+    Noise that a client has added before it compresses (trust local) stays: what is done
+    to a private result, without looking at the data again, is as private.
+    """
+    bounded = [one for one in mechanisms if one.trust != "local"]
+    if bounded and aggregator.packings is not unpacked:
+        raise PrivacyError(
+            f"The {bounded[0].name} mechanism adds noise to a sum of updates whose "
+            f"norm is at most {bounded[0].clipping_norm:g}; compressing an update can "
+            "lengthen it, and the promise would not hold. Leave the compression out, "
+            "or let the clients add the noise themselves (trust = 'local')."
+        )
 
 
 def refuse_exact_quantities(

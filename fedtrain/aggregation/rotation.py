@@ -49,7 +49,7 @@ def random_rotation(seed: seeds.Seed) -> Aggregator:
         return total._replace(update=update), state
 
     def init(weights: Any) -> tf.Tensor:
-        _check_one_type(weights)
+        check_one_type(weights)
         return tf.constant(seed, tf.int32)
 
     return Aggregator(
@@ -117,6 +117,17 @@ def walsh_hadamard(vector: Any) -> tf.Tensor:
     return tf.reshape(vector, [length]) * scale
 
 
+def check_one_type(weights: Any) -> None:
+    """Raises ConfigError unless all leaves of ``weights`` are of one float type."""
+    types = {tf.as_dtype(leaf.dtype).name for leaf in tf.nest.flatten(weights)}
+    if not types <= {"float32"} and not types <= {"float64"}:
+        raise ConfigError(
+            "Compression takes all weights as one vector, so they must be of one float "
+            f"type, float32 or float64; the model has {', '.join(sorted(types))}. "
+            "Leave it out, or give the model weights of one type."
+        )
+
+
 def _as_one_vector(
     rotation: Callable[[Any, seeds.Seed], tf.Tensor], update: Any, seed: seeds.Seed
 ) -> Any:
@@ -140,13 +151,3 @@ def _power_of_two(vector: tf.Tensor) -> int:
 def _signs(vector: tf.Tensor, seed: seeds.Seed, place: int) -> tf.Tensor:
     size = _power_of_two(vector)
     return seeds.signs(size, seeds.fold(seed, place), vector.dtype)
-
-
-def _check_one_type(weights: Any) -> None:
-    types = {tf.as_dtype(leaf.dtype).name for leaf in tf.nest.flatten(weights)}
-    if not types <= {"float32"} and not types <= {"float64"}:
-        raise ConfigError(
-            f"A rotation mixes all weights, which must be of one float type, float32 "
-            f"or float64; the model has {', '.join(sorted(types))}. Leave the rotation "
-            "out, or give the model weights of one type."
-        )

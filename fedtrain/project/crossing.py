@@ -37,6 +37,16 @@ def specs(nest: Any) -> tuple[ArraySpec, ...]:
     return tuple(ArraySpec.of(array) for array in leaves(nest))
 
 
+def contribution_specs(
+    round_: Round, contribution: Contribution
+) -> tuple[ArraySpec, ...]:
+    """``specs`` of what a client sends in ``round_``, as short as its stages allow."""
+    plain = tf.nest.map_structure(lambda _: None, contribution)
+    packings = plain._replace(update=round_.packings(contribution.update))
+    pairs = zip(leaves(contribution), tf.nest.flatten(packings), strict=True)
+    return tuple(ArraySpec.of(array, packing) for array, packing in pairs)
+
+
 def leaves(nest: Any) -> list[Array]:
     """The leaves of ``nest`` as arrays, in their order on the wire."""
     return [np.asarray(leaf) for leaf in tf.nest.flatten(nest)]

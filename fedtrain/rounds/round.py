@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fedtrain.aggregation.aggregator import Aggregator, refuse_exact_quantities
+from fedtrain.aggregation.aggregator import (
+    Aggregator,
+    refuse_compressed_bounds,
+    refuse_exact_quantities,
+    unpacked,
+)
 from fedtrain.client_work.client_work import (
     Broadcast,
     ClientInput,
@@ -48,6 +53,7 @@ class Round(NamedTuple):
       reports_metrics: Whether exact sums of loss and metrics leave the clients.
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
       name: For reports.
+      packings: The aggregator's: how short a contribution's update is on the wire.
     """
 
     init: Callable[[Any], ServerState]
@@ -58,6 +64,7 @@ class Round(NamedTuple):
     reports_metrics: bool = False
     needs: str = "sum"
     name: str = "round"
+    packings: Callable[[Any], Any] = unpacked
 
 
 def averaging_round(
@@ -73,11 +80,13 @@ def averaging_round(
     model's non-trainable state moves by the aggregate itself.
 
     Raises:
-      PrivacyError: If the aggregator reveals an exact quantity beside a protected one.
+      PrivacyError: If the aggregator reveals an exact quantity beside a protected one,
+        or compresses what noise on the sum relies on.
     """
     mechanisms = (*client_work.mechanisms, *aggregator.mechanisms)
     # Client work that protects itself fixes its weight too: a mean may divide by it.
     refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
+    refuse_compressed_bounds(mechanisms, aggregator)
     if client_work.mechanisms and aggregator.mechanisms:
         raise PrivacyError(
             "The client work and the aggregator both add noise; one epsilon cannot "
@@ -92,6 +101,7 @@ def averaging_round(
         reports_metrics=client_work.reports_metrics,
         needs=aggregator.needs,
         name=name,
+        packings=aggregator.packings,
     )
 
 

@@ -1,7 +1,8 @@
 """Arrays as bytes: little-endian, one after the other, in an order fixed beforehand.
 
 Nothing in the bytes says what they are. Both sides know the specifications from the
-plan, so a length is checked before anything is allocated, and decoding is a view.
+plan, so a length is checked before anything is allocated, and decoding is a view; but
+an array that is declared as packed is written shorter, and decoding is a copy.
 """
 
 import math
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtrain.core.errors import WireError
+from fedtrain.core.packing import Packing
+from fedtrain.wire.packed import check_packing, packed, packed_bytes, unpacked
 
 Array = npt.NDArray[np.generic]
 DType = Literal["float32", "float64", "int32", "int64", "uint32", "bool"]
@@ -36,10 +39,12 @@ class ArraySpec:
     Attributes:
       shape: Lengths of its axes; () for a single number.
       dtype: One of the six types that cross the wire.
+      packing: How it is written in fewer bytes; None writes every number whole.
     """
 
     shape: tuple[int, ...]
     dtype: DType
+    packing: Packing | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in _TYPES:
@@ -50,18 +55,38 @@ class ArraySpec:
                 f"shape must be at most {_MOST_AXES} lengths of at least 0, "
                 f"got {self.shape}."
             )
-        if self.num_bytes > _MOST_BYTES:
+        if self.plain_bytes > _MOST_BYTES:
             raise WireError(f"An array of shape {self.shape} has more than 2^40 bytes.")
+        if self.packing is not None:
+            check_packing(self.packing, self.size, self.dtype)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def plain_bytes(self) -> int:
+        """Length of its numbers, each written whole."""
+        return self.size * _TYPES[self.dtype].itemsize
 
     @property
     def num_bytes(self) -> int:
         """Length of the array on the wire."""
-        return math.prod(self.shape) * _TYPES[self.dtype].itemsize
+        if self.packing is None:
+            return self.plain_bytes
+        return packed_bytes(self.packing, self.size, _TYPES[self.dtype].itemsize)
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a single float: packed arrays after it are multiples of it."""
+        return self.shape == () and self.dtype.startswith("float")
 
     @classmethod
-    def of(cls, array: Array) -> "ArraySpec":
+    def of(cls, array: Array, packing: Packing | None = None) -> "ArraySpec":
         """The specification that ``array`` has."""
-        return cls(array.shape, array.dtype.name)  # type: ignore[arg-type] # checked
+        name: Any = array.dtype.name  # checked where it is made
+        return cls(array.shape, name, packing)
 
 
 def num_bytes(specs: Sequence[ArraySpec]) -> int:
@@ -72,15 +97,21 @@ def num_bytes(specs: Sequence[ArraySpec]) -> int:
 def chunks(specs: Sequence[ArraySpec], arrays: Sequence[Array]) -> Iterator[bytes]:
     """The bytes of ``arrays`` in full chunks of 256 KiB, the last one shorter.
 
-    An array is copied whole only if it is not contiguous or not little-endian.
+    An array is copied whole only if it is not contiguous, not little-endian, or packed.
 
     Raises:
-      WireError: At the first use, if the arrays are not of these ``specs``.
+      WireError: At the first use, if the arrays are not of these ``specs``; later, if
+        one is not what its packing says.
     """
     _check_same(specs, arrays)
     waiting = bytearray()
-    for array in arrays:
+    step: Array | None = None
+    for spec, array in zip(specs, arrays, strict=True):
         view = _as_bytes(array)
+        if spec.packing is not None:
+            numbers = np.frombuffer(view, _TYPES[spec.dtype])
+            view = _view(packed(spec.packing, numbers, step))
+        step = array if spec.is_step else step
         for start in range(0, len(view), CHUNK_BYTES):
             waiting += view[start : start + CHUNK_BYTES]
             if len(waiting) >= CHUNK_BYTES:
@@ -101,7 +132,8 @@ def from_bytes(
     """Arrays that are views of ``data``: bytes, or a memory map of a file.
 
     Raises:
-      WireError: If the length is not that of ``specs``, or a truth value is not 0 or 1.
+      WireError: If the length is not that of ``specs``, a truth value is not 0 or 1, or
+        a packed array is not written as it must be.
     """
     view = _view(data)
     expected = num_bytes(specs)
@@ -109,12 +141,36 @@ def from_bytes(
         raise WireError(
             f"The arrays take {expected} bytes, but {len(view)} were received."
         )
-    arrays = []
+    arrays: list[Array] = []
     start = 0
+    step: Array | None = None
     for spec in specs:
-        arrays.append(_array_at(spec, view, start))
+        arrays.append(_array_at(spec, view[start : start + spec.num_bytes], step))
         start += spec.num_bytes
+        step = arrays[-1] if spec.is_step else step
     return arrays
+
+
+def parts_of_packed(spec: ArraySpec, data: Any, step: Any) -> Iterator[Array]:
+    """The numbers of one packed array, in order, at most 256 Ki of them at a time.
+
+    Args:
+      spec: With a packing.
+      data: Its bytes.
+      step: The last single float before it; None if there is none.
+
+    Raises:
+      WireError: While iterating, if it is not written as it must be.
+    """
+    if spec.packing is None:
+        raise WireError(f"An array of type {spec.dtype} is not packed.")
+    return unpacked(
+        spec.packing,
+        np.frombuffer(_view(data), np.uint8),
+        size=spec.size,
+        dtype=_TYPES[spec.dtype],
+        step=step,
+    )
 
 
 def all_finite(arrays: Sequence[Array]) -> bool:
@@ -122,9 +178,11 @@ def all_finite(arrays: Sequence[Array]) -> bool:
     return all(_is_finite(array) for array in arrays)
 
 
-def _array_at(spec: ArraySpec, view: memoryview, start: int) -> Array:
-    part = view[start : start + spec.num_bytes].toreadonly()
-    flat = np.frombuffer(part, dtype=_TYPES[spec.dtype])
+def _array_at(spec: ArraySpec, view: memoryview, step: Array | None) -> Array:
+    if spec.packing is not None:
+        parts = [np.empty(0, spec.dtype), *parts_of_packed(spec, view, step)]
+        return np.concatenate(parts).reshape(spec.shape)
+    flat = np.frombuffer(view.toreadonly(), dtype=_TYPES[spec.dtype])
     if spec.dtype == "bool" and flat.size and flat.view(np.uint8).max() > 1:
         raise WireError(
             "A truth value on the wire is 0 or 1; another byte was received."

@@ -137,6 +137,8 @@ class Plan(BaseModel):
           WireError: If it is longer than 1 MiB, or a number in it is not finite.
         """
         content = self.model_dump(mode="json")
+        for name in ("broadcast", "contribution", "evaluation"):
+            content[name] = [_without_none(array) for array in content[name]]
         try:
             text = json.dumps(
                 content, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -176,6 +178,11 @@ class Plan(BaseModel):
                 "edited, or written by other software. Ask the operator for it again."
             )
         return plan
+
+
+def _without_none(array: dict[str, Any]) -> dict[str, Any]:
+    """Plans without packed arrays are written as they were before there were any."""
+    return {key: value for key, value in array.items() if value is not None}
 
 
 def _first_problem(error: ValidationError) -> str:
