@@ -37,6 +37,9 @@ class Aggregator(NamedTuple):
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
       packings: ``packings(update)`` -> for each leaf of an encoded update the
         ``Packing`` that it allows on the wire, or None.
+      is_modular: Whether encoded updates are whole numbers modulo 2^32 (uint32).
+      released: ``released(noise)`` -> the same stage with its noise from a source for
+        release; None where it has none of its own, or cannot be rebuilt so.
     """
 
     init: Callable[[Any], Any]
@@ -48,6 +51,8 @@ class Aggregator(NamedTuple):
     reveals: frozenset[str] = frozenset()
     needs: Literal["sum", "contributions"] = "sum"
     packings: Callable[[Any], Any] = unpacked
+    is_modular: bool = False
+    released: "Callable[[Any], Aggregator] | None" = None
 
 
 def nothing(value: Any) -> tuple[()]:
@@ -80,6 +85,7 @@ def chain(*stages: Aggregator) -> Aggregator:
             "A stage that compresses updates must be the last of a chain: a later one "
             "would change what it has made short."
         )
+    _refuse_beside_modular(stages)
     aggregator = Aggregator(
         init=lambda weights: tuple(stage.init(weights) for stage in stages),
         share=lambda state: tuple(
@@ -94,6 +100,8 @@ def chain(*stages: Aggregator) -> Aggregator:
         reveals=frozenset().union(*(stage.reveals for stage in stages)),
         needs="sum" if all(s.needs == "sum" for s in stages) else "contributions",
         packings=stages[-1].packings if stages else unpacked,
+        is_modular=any(stage.is_modular for stage in stages),
+        released=_released_chain(stages),
     )
     refuse_exact_quantities(aggregator.mechanisms, aggregator.reveals)
     refuse_compressed_bounds(aggregator.mechanisms, aggregator)
@@ -129,6 +137,34 @@ def refuse_exact_quantities(
             f"{mechanisms[0].name} mechanism does not protect. Use "
             "mean_over_expected_cohort(...), whose denominator is public."
         )
+
+
+def _refuse_beside_modular(stages: tuple[Aggregator, ...]) -> None:
+    """A masked sum can only be added to; nobody sees what was added."""
+    if not any(stage.is_modular for stage in stages):
+        return
+    if not stages[-1].is_modular or sum(stage.is_modular for stage in stages) > 1:
+        raise PrivacyError(
+            "The stage that makes whole numbers modulo 2^32 must be the last of a "
+            "chain: scaling or compressing them afterwards would break the sum, the "
+            "masks on it and the noise in it. Put the other stages before it."
+        )
+    if any(stage.needs != "sum" for stage in stages):
+        raise PrivacyError(
+            "This aggregator needs each client's contribution by itself (a median, a "
+            "trimmed mean, Krum), and secure aggregation shows none, only their sum. "
+            "Use a mean with norm bounds, or leave secure aggregation out."
+        )
+
+
+def _released_chain(
+    stages: tuple[Aggregator, ...],
+) -> "Callable[[Any], Aggregator] | None":
+    if all(stage.released is None for stage in stages):
+        return None
+    return lambda noise: chain(
+        *(stage.released(noise) if stage.released else stage for stage in stages)
+    )
 
 
 def _encode(

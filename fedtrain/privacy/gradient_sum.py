@@ -31,7 +31,10 @@ from fedtrain.privacy.dp_sgd import (
     refuse_mixing_layers,
     row_batching,
 )
+from fedtrain.privacy.fixed_point_sum import fixed_point_sum
 from fedtrain.privacy.gaussian import noise_on_bounded_sum
+from fedtrain.privacy.integer_gaussian import IntegerGaussian
+from fedtrain.privacy.noise_source import SEEDED, Noise
 
 
 class _Carry(NamedTuple):
@@ -92,6 +95,46 @@ def private_gradient_sum(  # noqa: PLR0913 - one number for each term of the pro
         mean_over_expected_cohort(expected_count), noise_on_bounded_sum(mechanism)
     )
     return work, aggregator
+
+
+def integer_gradient_sum(
+    model: Model,
+    mechanism: IntegerGaussian,
+    *,
+    expected_count: float,
+    max_rows_per_entity: int = 1,
+    noise: Noise = SEEDED,
+) -> tuple[ClientWork, Aggregator]:
+    """The same in whole numbers modulo 2^32, the noise at the server or in shares.
+
+    Args:
+      model: What is trained; layers that mix rows are refused.
+      mechanism: Of unit example or entity, its grid made for sums of units.
+      expected_count: Public denominator: expected units in the cohort's batches.
+      max_rows_per_entity: Rows of an entity that a step uses at most.
+      noise: ``SEEDED`` for simulations.
+
+    Returns:
+      Client work and aggregator, both with ``released``.
+
+    Raises:
+      PrivacyError: The model mixes rows.
+    """
+    unit: RowUnit = "entity" if mechanism.unit == "entity" else "example"
+    refuse_mixing_layers(model, unit)
+    batching = row_batching(unit, mechanism.sampling_rate, 1, max_rows_per_entity)
+    work = _gradient_sum(
+        model, noise.batching(batching), mechanism.mechanism(), max_rows_per_entity
+    )
+
+    def released(source: Noise) -> ClientWork:
+        return work._replace(batching=source.batching(batching), released=None)
+
+    aggregator = chain(
+        mean_over_expected_cohort(expected_count),
+        fixed_point_sum(mechanism, noise=noise),
+    )
+    return work._replace(released=released), aggregator
 
 
 def _gradient_sum(

@@ -1,4 +1,4 @@
-"""Where the noise of local training comes from: a seed, or a secret key.
+"""Where the noise of training comes from: a seed, or a secret key.
 
 Seeded noise makes a simulation repeatable, and predictable. Released noise is drawn on
 the host from a cryptographic stream, as whole numbers, and added to a sum of gradients
@@ -19,7 +19,7 @@ import tensorflow as tf
 from fedtrain.client_work.batching import Batching, Poisson, PoissonEntities
 from fedtrain.client_work.local_sgd import step_seed
 from fedtrain.core import nests, seeds
-from fedtrain.core.keystream import KeyStream
+from fedtrain.core.keystream import KeyStream, Words, WordSource
 from fedtrain.core.mechanism import CRYPTOGRAPHIC, Mechanism
 from fedtrain.privacy.rounded_gaussian import rounded_gaussian
 from fedtrain.privacy.secret_sampling import SecretSampling
@@ -58,10 +58,30 @@ class Noise(Protocol):
         """
         ...
 
+    def words(self, seed: seeds.HostSeed, label: str) -> WordSource:
+        """Words for whole numbers, drawn on the host.
+
+        Args:
+          seed: The client's own of this round, or the server's, int32 [2].
+          label: What for.
+        """
+        ...
+
+
+class _SeededWords:
+    """Words of a simulation."""
+
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
+
+    def words(self, num: int) -> Words:
+        """The next ``num`` words, uint64."""
+        return self._random.integers(0, 2**64, num, np.uint64)
+
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """Float noise from the client's seed, for simulations: NOT A RELEASE."""
+    """Noise from the client's seed, for simulations: NOT A RELEASE."""
 
     @property
     def details(self) -> tuple[tuple[str, Any], ...]:
@@ -81,6 +101,10 @@ class SeededNoise:
         noise_seed = tf.unstack(seeds.split(step_seed(seed, step), 2))[1]
         stddev = mechanism.noise_stddev_on_sum
         return nests.add(total, seeds.normal_like(total, noise_seed, stddev=stddev))
+
+    def words(self, seed: seeds.HostSeed, label: str) -> WordSource:
+        """Repeatable words: the numbers drawn are exact, and predictable."""
+        return _SeededWords(seeds.generator(seeds.derive(seed, label)))
 
 
 SEEDED = SeededNoise()
@@ -139,6 +163,10 @@ class ReleasedNoise:
             for leaf, part in zip(leaves, noise, strict=True)
         ]
         return tf.nest.pack_sequence_as(total, noised)
+
+    def words(self, seed: seeds.HostSeed, label: str) -> WordSource:
+        """A stream of the key."""
+        return KeyStream(self.key, label, np.asarray(seed, "<i4").tobytes())
 
     def client_seed(self, round_number: int, input_hash: str) -> seeds.HostSeed:
         """The seed that a client starts a round with, int32 [2].

@@ -6,23 +6,23 @@ from fedtrain.rounds.round import Round
 
 
 def released(round_: Round, noise: ReleasedNoise) -> Round:
-    """``round_`` with the noise of its clients from a source for release.
+    """``round_`` with its noise from a source for release.
 
     Args:
-      round_: Of trust local, as it was simulated; the same weights, contributions and
-        events, other noise and other batches.
-      noise: A partner's own; ``NOISE_OF_PARTNERS`` where the round is only described,
-        as the aggregator's privacy report does.
+      round_: As it was simulated; the same contributions and events, other noise and
+        other batches.
+      noise: A partner's own (trust local or distributed) or the server's (trust
+        central); ``NOISE_OF_PARTNERS`` where the round is only described, as the
+        aggregator's privacy report does.
 
     Raises:
-      PrivacyError: The clients add no noise in this round, or have none to replace.
+      PrivacyError: The round adds no noise, or none that can be replaced.
     """
-    work = round_.client_work
-    if work.released is None:
+    if round_.released is None:
         trusts = ", ".join(sorted({m.trust for m in round_.mechanisms})) or "none"
         raise PrivacyError(
-            f"The clients of round {round_.name!r} have no noise to release (trust: "
-            f"{trusts}). Use dp_sgd(...) without a wrapper, for trust = 'local'."
+            f"Round {round_.name!r} has no noise that can be released (trust: "
+            f"{trusts}). Use dp_sgd(...) without a wrapper for trust = 'local', or "
+            "fixed_point_sum(...) for whole numbers on the sum."
         )
-    own = work.released(noise)
-    return round_._replace(client_work=own, mechanisms=own.mechanisms)
+    return round_.released(noise)._replace(name=round_.name)

@@ -54,6 +54,9 @@ class Round(NamedTuple):
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
       name: For reports.
       packings: The aggregator's: how short a contribution's update is on the wire.
+      is_modular: Whether updates are whole numbers modulo 2^32, for secure aggregation.
+      released: ``released(noise)`` -> the same round with its noise from a source for
+        release; None where it adds none, or cannot be rebuilt so.
     """
 
     init: Callable[[Any], ServerState]
@@ -65,6 +68,8 @@ class Round(NamedTuple):
     needs: str = "sum"
     name: str = "round"
     packings: Callable[[Any], Any] = unpacked
+    is_modular: bool = False
+    released: "Callable[[Any], Round] | None" = None
 
 
 def averaging_round(
@@ -92,6 +97,11 @@ def averaging_round(
             "The client work and the aggregator both add noise; one epsilon cannot "
             "speak for both. Keep one of them."
         )
+    if aggregator.is_modular and client_work.reports_metrics:
+        raise PrivacyError(
+            "Exact sums of loss and metrics would leave beside a sum that secure "
+            "aggregation hides. Use reports_metrics = False; score public rows."
+        )
     return Round(
         init=partial(_init, aggregator, server_optimizer),
         broadcast=partial(_broadcast, aggregator),
@@ -102,7 +112,29 @@ def averaging_round(
         needs=aggregator.needs,
         name=name,
         packings=aggregator.packings,
+        is_modular=aggregator.is_modular,
+        released=_released(
+            client_work, aggregator, server_optimizer=server_optimizer, name=name
+        ),
     )
+
+
+def _released(
+    client_work: ClientWork, aggregator: Aggregator, **others: Any
+) -> Callable[[Any], Round] | None:
+    """Rebuilds a round, whichever of the two adds its noise."""
+    work, stages = client_work.released, aggregator.released
+    if not (work if client_work.mechanisms else stages):
+        return None
+
+    def rebuilt(noise: Any) -> Round:
+        return averaging_round(
+            work(noise) if work else client_work,
+            aggregator=stages(noise) if stages else aggregator,
+            **others,
+        )
+
+    return rebuilt
 
 
 class _EncodedCarry(NamedTuple):
@@ -136,13 +168,8 @@ def encoded(client_work: ClientWork, aggregator: Aggregator) -> ClientWork:
         )
         return contribution, (work_state, encoder_state)
 
-    released = client_work.released
     return client_work._replace(
-        init_state=init_state,
-        start=start,
-        step=step,
-        finish=finish,
-        released=released and (lambda noise: encoded(released(noise), aggregator)),
+        init_state=init_state, start=start, step=step, finish=finish, released=None
     )
 
 
