@@ -7,7 +7,7 @@ which opens nothing else, so that others can see what was in it.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from fedtrain.secagg.blame import OPERATOR, Blame, BreachError, relay_breach
+from fedtrain.secagg.blame import Blame, BreachError, relay_breach
 from fedtrain.secagg.dealing import (
     BoxRoute,
     HeldShares,
@@ -84,10 +84,12 @@ class Holder:
 
     def _shares(self, delivered: Delivered) -> HeldShares:
         dealer = delivered.deal.sender
-        deal = deal_in(delivered.deal, self.roster, list(self.pairs))
-        if deal.keys_sha256 != self.keys_sha256:
-            reason = "shares were dealt for other keys than came here"
-            raise BreachError(Blame((OPERATOR, dealer), reason, proven=False))
+        deal = deal_in(
+            delivered.deal,
+            self.roster,
+            holders=list(self.pairs),
+            keys_sha256=self.keys_sha256,
+        )
         entry = entry_for(deal, self.client_id)
         if entry.box_sha256 != sha256(delivered.box):
             raise relay_breach(f"the box of {dealer} was altered")

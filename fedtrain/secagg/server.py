@@ -257,15 +257,10 @@ class ServerSession:
         self._keys[envelope.sender] = keys
 
     def _take_shares(self, envelope: Envelope, boxes: Sequence[bytes]) -> None:
-        holders = self.responders(Step.KEYS)
         dealer = envelope.sender
-        if dealer not in holders:
+        if dealer not in self._keys:
             raise proven(dealer, "it deals shares, but advertised no keys")
-        deal = deal_in(envelope, self.roster, holders)
-        if deal.keys_sha256 != self._keys_sha256:
-            raise BreachError(
-                Blame((OPERATOR, dealer), "it dealt for other keys", proven=False)
-            )
+        deal = self._deal_in(envelope)
         if [entry.box_sha256 for entry in deal.dealt] != [sha256(box) for box in boxes]:
             reason = "its boxes are not those that it signed"
             raise BreachError(Blame((dealer,), reason, proven=False))
@@ -276,7 +271,7 @@ class ServerSession:
         holder = envelope.sender
         try:
             complaint = body_of(envelope, Complaint)
-            deal = deal_in(complaint.deal, self.roster, self.responders(Step.KEYS))
+            deal = self._deal_in(complaint.deal)
         except (UnauthenticError, BreachError):
             reason = "it complains about nothing that was signed to it"
             return Blame((holder,), reason, proven=True)
@@ -313,6 +308,14 @@ class ServerSession:
         answer = body_of(envelope, Unmask)
         self._unmasking.check_answer(answer, holder)
         self._answers[holder] = answer
+
+    def _deal_in(self, envelope: Envelope) -> Deal:
+        return deal_in(
+            envelope,
+            self.roster,
+            holders=self.responders(Step.KEYS),
+            keys_sha256=self._keys_sha256,
+        )
 
     def _receive(
         self,

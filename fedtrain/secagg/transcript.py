@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from fedtrain.secagg.blame import Blame, BreachError, UnauthenticError
+from fedtrain.secagg.blame import OPERATOR, Blame, BreachError, UnauthenticError
 from fedtrain.secagg.dealing import PublicKeys
 from fedtrain.secagg.envelopes import body_of, check_signed, framed, sha256
 from fedtrain.secagg.messages_pb2 import (
@@ -61,20 +61,26 @@ def are_distinct(keys: Iterable[PublicKeys]) -> bool:
     return len(set(raw)) == len(raw)
 
 
-def deal_in(envelope: Envelope, roster: Roster, holders: Sequence[str]) -> Deal:
+def deal_in(
+    envelope: Envelope, roster: Roster, *, holders: Sequence[str], keys_sha256: bytes
+) -> Deal:
     """The deal that a client of the roster signed.
 
     Args:
       envelope: As received.
       roster: Of the session.
       holders: Who advertised keys, in order: a deal has one entry for each.
+      keys_sha256: The hash of the message that listed their keys.
 
     Raises:
       UnauthenticError: If it did not sign it.
-      BreachError: If it is not a deal to exactly these holders.
+      BreachError: If it is not a deal to exactly these holders under these keys.
     """
     check_member(envelope, DEAL, roster)
     deal = body_of(envelope, Deal)
+    if deal.keys_sha256 != keys_sha256:
+        reason = "shares were dealt for other keys than came here"
+        raise BreachError(Blame((OPERATOR, envelope.sender), reason, proven=False))
     if [entry.holder for entry in deal.dealt] != list(holders):
         raise proven(envelope.sender, "its deal is not to those who advertised keys")
     return deal
@@ -103,7 +109,7 @@ def check_consistency(envelope: Envelope, roster: Roster, expected: Survivors) -
         raise UnauthenticError(f"{envelope.sender} is not among the survivors.")
     if body_of(envelope, Survivors) != expected:
         reason = "it signed other survivors than were announced to all"
-        raise BreachError(Blame(("", envelope.sender), reason, proven=False))
+        raise BreachError(Blame((OPERATOR, envelope.sender), reason, proven=False))
 
 
 def unusable(client_id: str) -> BreachError:
