@@ -26,12 +26,15 @@ from aggregator.traffic import PartnerSeen
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.core.files import write_atomically
+from fedtrain.project.run_folder import RunFolder
 
 _TELL_S = 30.0
 _HERE_S = 90
 
 
-def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
+def serve(
+    federation: Federation, *, console: Console, exports: bool = False
+) -> dict[str, Any]:
     """Runs the federation's rounds to their end; goes on where it was stopped.
 
     A run that has begun answers its partners at once; TensorFlow is loaded after.
@@ -39,15 +42,17 @@ def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
     Args:
       federation: From ``init``.
       console: Where progress is shown.
+      exports: Whether the finished model is exported, as ``[export]`` says.
 
     Returns:
-      The run's summary.
+      The run's summary; with ``release``, the folder of what was exported.
 
     Raises:
       TooFewClientsError: If too few partners answered; the run can be resumed.
       StoppedError: If the operator has ended the run; partners were told.
       RunStoppedError: If the operator has paused it; the run can be resumed.
       ConfigError: If the project file no longer gives the plan that was approved.
+      RefusedExportError: If the export failed. The run is finished all the same.
     """
     with ExitStack() as stack:
         stack.enter_context(_ended_by_sigterm())
@@ -60,19 +65,24 @@ def serve(federation: Federation, *, console: Console) -> dict[str, Any]:
             _refuse_ended(federation, opened, console)
         load_tensorflow(one_thread_per_operation=True)
         trained = importlib.import_module("aggregator.trained")
-        run = trained.prepared(federation, run_id)
+        exporting = importlib.import_module("aggregator.exporting") if exports else None
+        check = [exporting.check_export] if exporting is not None else []
+        run = trained.prepared(federation, run_id, checks=check)
         if opened is None:
             _note_run(federation, run.run_id)
             opened = _opened(federation, journal, run.run_id, stack, console)
         stack.callback(opened.rounds.stop)
         try:
             summary: dict[str, Any] = trained.trained(
-                run, opened.rounds, console=console
+                run, opened.rounds, console=console, ended=opened.stopper.ended
             )
-        except RunStoppedError:
+        except (RunStoppedError, StoppedError):
             _end_stopped(federation, opened, console)
             raise
         _tell_the_end(opened, console)
+        if exporting is not None:
+            release = exporting.exported(run.folder.path, console=console)
+            summary["release"] = str(release)
         return summary
 
 
@@ -128,10 +138,11 @@ def _refuse_ended(federation: Federation, opened: _Open, console: Console) -> No
         return
     # Nobody has called this process yet: all that ever did may want to hear it.
     _tell_the_end(opened, console, everybody=True)
-    release = f" `fedtrain export {federation.runs / run_id}` releases its model."
+    folder = RunFolder(federation.runs / run_id)
+    release = f" `fedtrain export {folder.path}` releases its model."
     raise ConfigError(
         f"The run {run_id} has ended ({ending.text})."
-        f"{release if ending.status != STOPPED else ''} Another run is another "
+        f"{release if folder.weights.is_file() else ''} Another run is another "
         "federation: `fedtrain-aggregator init --home`."
     )
 
@@ -147,10 +158,6 @@ def _end_stopped(federation: Federation, opened: _Open, console: Console) -> Non
     opened.rounds.finish(STOPPED, request.text)
     note_status(federation.runs, run_id, STOPPED, request.text)
     _tell_the_end(opened, console)
-    raise StoppedError(
-        f"The run {run_id} was ended by the operator: {request.text}. Its checkpoints "
-        "stay; what it spent stays spent."
-    )
 
 
 def _tell_the_end(opened: _Open, console: Console, *, everybody: bool = False) -> None:

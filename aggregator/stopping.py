@@ -1,6 +1,7 @@
 """Stopping a run from outside: a request in a file, which the serving process finds."""
 
 import contextlib
+import importlib
 import json
 import threading
 import time
@@ -13,13 +14,14 @@ from aggregator.home import Federation, current_run
 from aggregator.journal import Journal, locked_folder
 from aggregator.rounds import Rounds
 from aggregator.standing import standing
-from fedtrain.core.errors import ConfigError, JournalError
+from fedtrain.cli.quiet import load_tensorflow
+from fedtrain.core.errors import ConfigError, FedtrainError, JournalError
 from fedtrain.core.files import write_atomically
-from fedtrain.project.run_folder import RunFolder
+from fedtrain.project.run_folder import STOPPED, RunFolder
 
 _FILE = "stop.json"
 _POLL_S = 0.5
-STOPPED, PAUSED = "stopped", "interrupted"
+PAUSED = "interrupted"
 
 
 class StopRequest(NamedTuple):
@@ -48,6 +50,11 @@ class Stopper:
         self._path = federation.path / _FILE
         self._rounds = rounds
         self._done = threading.Event()
+
+    def ended(self) -> str | None:
+        """What partners are told if the run is to end for good; None if it is not."""
+        request = self.request
+        return request.text if request is not None and request.is_final else None
 
     def watch(self) -> None:
         """Until ``end``; for a thread of its own."""
@@ -104,10 +111,10 @@ def stop_run(
     lock.release()
     if not is_final:
         return f"{run_id} is not being served; it is resumable as it is."
-    _end_unserved(federation, request)
+    written = _end_unserved(federation, request)
     return (
         f"{run_id} has ended, not resumable. Partners hear of it when `serve` is "
-        "started once more."
+        f"started once more. {written}".rstrip()
     )
 
 
@@ -137,7 +144,7 @@ def _asked(federation: Federation, request: StopRequest, wait_s: float) -> str:
     return f"{request.run_id} is paused, resumable: `serve` goes on with it."
 
 
-def _end_unserved(federation: Federation, request: StopRequest) -> None:
+def _end_unserved(federation: Federation, request: StopRequest) -> str:
     journal = Journal(federation.journal, federation.service().database)
     try:
         body = {"status": STOPPED, "text": request.text}
@@ -145,7 +152,22 @@ def _end_unserved(federation: Federation, request: StopRequest) -> None:
         journal.append([draft])
     finally:
         journal.close()
+    written = _written(federation, request)
     note_status(federation.runs, request.run_id, STOPPED, request.text)
+    return written
+
+
+def _written(federation: Federation, request: StopRequest) -> str:
+    """The weights of the last round, for a run that has one; TensorFlow is loaded."""
+    if not RunFolder(federation.runs / request.run_id).checkpoints.is_dir():
+        return ""
+    load_tensorflow(one_thread_per_operation=True)
+    trained = importlib.import_module("aggregator.trained")
+    try:
+        written: str = trained.write_ended(federation, request.run_id, request.text)
+    except FedtrainError as error:  # it has ended, whatever can be made of it
+        return f"Its last weights were not written: {error}"
+    return written
 
 
 def _read(path: Path) -> StopRequest | None:

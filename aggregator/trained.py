@@ -1,5 +1,6 @@
 """The training thread of a served run: the same loop as a simulation's."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.home import Federation
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import nest_sha256
@@ -39,8 +40,18 @@ class ServedRun:
         return self.folder.path.name
 
 
-def prepared(federation: Federation, run_id: str | None) -> ServedRun:
+def prepared(
+    federation: Federation,
+    run_id: str | None,
+    *,
+    checks: Sequence[Callable[[Project], None]] = (),
+) -> ServedRun:
     """The run ``run_id`` of ``federation``, or a new one.
+
+    Args:
+      federation: From ``init``.
+      run_id: Of a run that has begun.
+      checks: Raise, before a new run begins, where its end could only fail.
 
     Raises:
       ConfigError: If the project file no longer gives the plan that was approved.
@@ -54,25 +65,40 @@ def prepared(federation: Federation, run_id: str | None) -> ServedRun:
     project = deployed(solved, folder=federation.project.parent)
     _check_plan(federation, project)
     project = replace(project, config=config)
+    for check in checks:
+        check(project)
     if run_id is None:
         return ServedRun(project, start_run(project))
     return ServedRun(project, RunFolder(federation.runs / run_id))
 
 
-def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str, Any]:
+def trained(
+    served: ServedRun,
+    rounds: Rounds,
+    *,
+    console: Console,
+    ended: Callable[[], str | None] = lambda: None,
+) -> dict[str, Any]:
     """Runs all rounds that are still to do; tells partners how it ended.
+
+    Args:
+      served: The run.
+      rounds: Where partners take part.
+      console: Where progress is shown.
+      ended: What the operator says who has ended the run for good; None until then.
 
     Returns:
       The summary, as a simulation's.
 
     Raises:
       RunStoppedError: After Ctrl-C or SIGTERM; the run can be resumed.
+      StoppedError: If the operator has ended the run: its last weights are written.
     """
     config = served.project.config
     service = config.service
     if service is None:
         raise ConfigError("A served run needs [service].")
-    runtime = GrpcRuntime(rounds, run_id=served.run_id, service=service)
+    runtime = GrpcRuntime(rounds, run_id=served.run_id, service=service, ended=ended)
     project = replace(served.project, runtime=runtime)
     try:
         summary = run(project, served.folder, console=console)
@@ -86,8 +112,36 @@ def trained(served: ServedRun, rounds: Rounds, *, console: Console) -> dict[str,
     )
     if newest is not None:
         rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
-    rounds.finish("finished", f"all {config.rounds.num_rounds} rounds are done")
+    rounds.finish("finished", _in_words(config, summary))
     return summary
+
+
+def write_ended(federation: Federation, run_id: str, text: str) -> str:
+    """Writes what a run reached that was ended while nothing served it.
+
+    Returns:
+      Where it is, in a sentence.
+    """
+    run_ = prepared(federation, run_id)
+    try:
+        run(
+            run_.project,
+            run_.folder,
+            console=Console(quiet=True),
+            ended=StoppedError(f"The run was ended by the operator: {text}."),
+        )
+    except StoppedError as error:
+        return str(error)
+    return ""
+
+
+def _in_words(config: ProjectConfig, summary: dict[str, Any]) -> str:
+    done, planned = summary["rounds"], config.rounds.num_rounds
+    if done == planned or config.stop is None:
+        return f"all {planned} rounds are done"
+    return (
+        f"{done} of {planned} rounds are done: {config.stop.metric} no longer improved"
+    )
 
 
 def _with_noise(config: ProjectConfig, approved: Plan) -> ProjectConfig:
@@ -96,9 +150,12 @@ def _with_noise(config: ProjectConfig, approved: Plan) -> ProjectConfig:
         return config
     sections: Any = approved.task["sections"]
     noise = {"noise_multiplier": sections["privacy"]["noise_multiplier"]}
-    return config.model_copy(
-        update={"privacy": config.privacy.model_copy(update=noise)}
-    )
+    changed: Any = {"privacy": config.privacy.model_copy(update=noise)}
+    if "evaluation" in sections:
+        counted = sections["evaluation"]["noise_multiplier"]
+        noise = {"noise_multiplier": counted, "epsilon": None}
+        changed["evaluation"] = config.evaluation.model_copy(update=noise)
+    return config.model_copy(update=changed)
 
 
 def _check_plan(federation: Federation, project: Project) -> None:

@@ -10,7 +10,12 @@ from fedtrain.project.config import ProjectConfig
 from fedtrain.project.deployed import deployed
 from fedtrain.project.keras_weights import keras_model_with
 from fedtrain.project.read import read_config
-from fedtrain.project.run_folder import BUDGET_EXHAUSTED, RunFolder, existing_run
+from fedtrain.project.run_folder import (
+    BUDGET_EXHAUSTED,
+    STOPPED,
+    RunFolder,
+    existing_run,
+)
 from fedtrain.project.weights_file import Arrays, load_arrays
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
 
@@ -97,6 +102,11 @@ class LoadedRun:
                 f"{self.folder.path} has no {path.name}: its privacy budget did not "
                 "allow a single round. Start a new run with more noise or a larger "
                 "budget."
+            )
+        if self.status == STOPPED:
+            raise CheckpointError(
+                f"{self.folder.path} has no {path.name}: the operator ended the run "
+                "before its first round was done. Begin another federation."
             )
         raise CheckpointError(
             f"{self.folder.path} has no {path.name}: the run is {self.status}. "

@@ -85,6 +85,7 @@ def config_of(client, privacy=None, *, repeats=True, **sections):
             "clients": list(BANKS),
             "rows_per_client": ROWS,
             "deadline_s": 60.0,
+            "further_attempts": 0,
             "repeats_simulation": repeats,
         },
     }
@@ -106,6 +107,7 @@ def result_of(project, runtime, folder):
         seed=project.seed,
         privacy=privacy,
         evaluate=evaluate_of(project, privacy),
+        evaluate_every=project.config.evaluation.every,
     )
     return train(run, project.round_.init(project.starting_weights()))
 

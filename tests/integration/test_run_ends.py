@@ -9,9 +9,16 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from fedtrain.cli.main import run as run_command
+from fedtrain.core.errors import StoppedError
+from fedtrain.project.build import build
 from fedtrain.project.load import load_run
+from fedtrain.project.read import read_config
+from fedtrain.project.run import run as go_on
+from fedtrain.project.run_folder import RunFolder
+from fedtrain.project.weights_file import load_arrays
 
 PROJECT = """
 name = "own"
@@ -161,3 +168,40 @@ def test_saved_keras_model_is_kept_with_the_run_and_resumed(
     after = load_run(run).weights
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
+
+
+def test_run_that_stops_early_leaves_best_and_last_weights(simulate: Any) -> None:
+    stop = 'stop={metric="held_out_loss", patience=1, min_delta=100.0}'
+    run = simulate("rounds.num_rounds=5", "evaluation.held_out_fraction=0.3", stop)
+    summary = values(run / "summary.json")
+    assert (summary["rounds"], summary["status"]) == (2, "finished")
+    assert (summary["stop"]["rounds_done"], summary["stop"]["num_worse"]) == (1, 1)
+    loaded = load_run(run)
+    first, _ = loaded.history
+    assert summary["stop"]["value"] == first["metrics"]["held_out_loss"]
+    found, best, last = (
+        load_arrays(path)["trainable/0/kernel"]
+        for path in (
+            loaded.folder.weights,
+            run / "best_weights.npz",
+            run / "last_weights.npz",
+        )
+    )
+    np.testing.assert_array_equal(found, best)
+    assert not np.array_equal(best, last)
+
+
+def test_run_that_is_ended_for_good_leaves_its_last_weights(simulate: Any) -> None:
+    folder = RunFolder(simulate(*ROW_PRIVACY))
+    before = load_arrays(folder.weights)
+    for path in (folder.weights, folder.summary, folder.privacy_report):
+        path.unlink()
+    project = build(read_config(folder.config), folder=folder.path)
+    with pytest.raises(StoppedError, match=r"enough.*after 2 rounds"):
+        go_on(
+            project, folder, console=Console(quiet=True), ended=StoppedError("enough.")
+        )
+    assert load_run(folder.path).status == "stopped"
+    found = load_arrays(folder.weights)
+    assert all(np.array_equal(found[name], before[name]) for name in before)
+    assert values(folder.privacy_report)["rounds_done"] == 2

@@ -36,7 +36,9 @@ FRAME = pd.DataFrame(
 SCHEMA = infer_schema(table_of(FRAME), label="label").with_source("declared")
 
 
-def small_project(folder, *, privacy=PRIVACY, data=None, schema=SCHEMA, **service):
+def small_project(
+    folder, *, privacy=PRIVACY, data=None, schema=SCHEMA, evaluation=None, **service
+):
     """The aggregator's side of it."""
     tables = {
         "name": "small",
@@ -49,6 +51,8 @@ def small_project(folder, *, privacy=PRIVACY, data=None, schema=SCHEMA, **servic
     }
     if privacy is not None:
         tables["privacy"] = privacy
+    if evaluation is not None:
+        tables["evaluation"] = evaluation
     return deployed(checked_config(tables, file="test"), folder=folder, schema=schema)
 
 

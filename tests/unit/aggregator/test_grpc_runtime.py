@@ -3,15 +3,19 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from aggregator import exporting
 from aggregator import trained as trained_module
+from aggregator.exporting import check_export
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.rounds import RunStoppedError
 from aggregator.trained import ServedRun, trained
 from fedtrain.core import seeds
+from fedtrain.core.errors import ConfigError, RefusedExportError, StoppedError
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.run import RunInterruptedError
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.run_privacy import run_privacy_of
+from fedtrain.project.scores import evaluate_of
 from fedtrain.project.stored import stored_toml
 from fedtrain.rounds.keepers import AsksAgain
 from fedtrain.rounds.runtime import CohortClient
@@ -60,6 +64,65 @@ def test_an_interrupted_run_says_how_it_is_served_again(project, tmp_path, monke
     with pytest.raises(RunStoppedError, match="fedtrain-aggregator serve") as caught:
         trained(served, Rounds(), console=Console(quiet=True))
     assert caught.value.exit_code == 130
+
+
+class Stopping:
+    """Rounds of an aggregator that was asked to stop."""
+
+    def collect(self, call):
+        raise RunStoppedError("stopping")
+
+
+def test_who_ends_a_run_for_good_is_told_apart_from_who_pauses_it(project):
+    state = project.round_.init(project.starting_weights())
+    cohort = [CohortClient("bank-a", project.split.train.client(0), ())]
+    said = [None, "enough"]
+    service = project.config.service
+    runtime = GrpcRuntime(
+        Stopping(), run_id="run", service=service, ended=lambda: said.pop(0)
+    )
+    for expected in (RunStoppedError, StoppedError):
+        with pytest.raises(expected):
+            runtime.run_round(project.round_, state, cohort, seeds.root(0))
+
+
+def test_each_further_attempt_at_an_evaluation_is_charged_once(tmp_path):
+    paid = {"held_out_fraction": 0.5, "epsilon": 1.0}
+    project = small_project(tmp_path, evaluation=paid)
+    rounds, ledger = Rounds(), Ledger(tmp_path / "ledger.jsonl")
+    runtime = GrpcRuntime(rounds, run_id="run", service=project.config.service)
+    runtime.charges = run_privacy_of(project, ledger, "run")
+    state = project.round_.init(project.starting_weights())
+    project = replace(project, runtime=runtime)
+    after_one = state._replace(round_number=state.round_number + 1)
+    with pytest.raises(AskedError):
+        evaluate_of(project, runtime.charges)(after_one)
+    assert (rounds.call.kind, rounds.call.round_number) == ("evaluate", 0)
+    assert rounds.call.cohort == ("bank-a",)
+    lengths = [ledger.head()["length"]]
+    for attempt in (0, 1, 1, 2):
+        rounds.call.before_attempt(attempt)
+        lengths.append(ledger.head()["length"])
+    assert lengths == [1, 1, 2, 2, 3]
+
+
+def test_an_export_that_could_only_fail_is_refused_before_the_run(project, tmp_path):
+    with pytest.raises(ConfigError, match=r"export\.public_rows"):
+        check_export(project)
+    plain = small_project(tmp_path, privacy=None)
+    given = plain.config.export.model_copy(update={"public_rows": "rows.csv"})
+    plain = replace(plain, config=plain.config.model_copy(update={"export": given}))
+    with pytest.raises(ConfigError, match="accept_no_privacy"):
+        check_export(plain)
+
+
+def test_an_export_that_fails_says_that_the_run_is_finished(tmp_path, monkeypatch):
+    def fails(run, *, told):
+        raise ValueError("no room")
+
+    monkeypatch.setattr(exporting, "export_run", fails)
+    with pytest.raises(RefusedExportError, match=r"finished.*no room.*fedtrain export"):
+        exporting.exported(tmp_path / "run", console=Console(quiet=True))
 
 
 def test_a_run_folder_holds_no_password_of_the_database(tmp_path):
