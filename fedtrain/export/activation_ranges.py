@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.python.convert import mlir_quantize
+from tensorflow.lite.python.optimize.calibrator import Calibrator
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.dataset import FederatedDataset
@@ -73,8 +74,13 @@ def paid_ranges(
     }
 
 
-def quantised(content: bytes, ranges: Ranges, *, per_channel: bool) -> bytes:
-    """A model that was only calibrated, as int8 with ``ranges`` instead of its own.
+def quantised(content: bytes, ranges: Ranges, *, bits: int) -> bytes:
+    """A model that was only calibrated, in integers, with ``ranges`` for its own.
+
+    Args:
+      content: A TFLite file of float32 with ranges.
+      ranges: Of each tensor, by its name.
+      bits: Of activations, 8 or 16; weights have 8, with a scale for each channel.
 
     Raises:
       ConfigError: If a tensor has no range.
@@ -86,8 +92,19 @@ def quantised(content: bytes, ranges: Ranges, *, per_channel: bool) -> bytes:
             tensor.quantization.min, tensor.quantization.max = [low], [high]
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
+    ready = bytes(builder.Output())
+    if bits == 8:
+        return bytes(mlir_quantize(ready))
+    # Fed with no row, the calibrator leaves the ranges as they are.
     return bytes(
-        mlir_quantize(bytes(builder.Output()), disable_per_channel=not per_channel)
+        Calibrator(ready).calibrate_and_quantize(
+            lambda: iter(()),
+            input_type=tf.float32,
+            output_type=tf.float32,
+            allow_float=False,
+            activations_type=tf.int16,
+            bias_type=tf.int64,
+        )
     )
 
 

@@ -60,13 +60,12 @@ def write_edge(
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
     _SETTINGS[_plain(variant)](converter, source, calibration)
     ranges = calibration.ranges if calibration and needs_ranges(variant) else None
-    if ranges is not None:
-        _check_paid_ranges(variant)
-        converter._experimental_calibrate_only = True
+    converter._experimental_calibrate_only = ranges is not None
     try:
         content = converter.convert()
         if ranges is not None:
-            content = quantised(content, ranges, per_channel=True)
+            bits = 16 if variant == "int16x8" else 8
+            content = quantised(content, ranges, bits=bits)
         if variant in COMPRESSED and _shares_values(source):
             content = one_step_a_kernel(content)
     except Exception as error:  # the converter raises what its passes raise
@@ -133,14 +132,6 @@ def _compressed(source: Source) -> Source:
             "project file and train, or leave the compressed variants out."
         )
     return replace(source, weights=source.compressed)
-
-
-def _check_paid_ranges(variant: str) -> None:
-    if variant == "int16x8":
-        raise ConfigError(
-            "int16x8 takes the converter's own ranges, not those that a private query "
-            'paid for. Use export.calibration = "schema" or "public" for it.'
-        )
 
 
 def _unconverted(source: Source, variant: str, error: Exception) -> str:

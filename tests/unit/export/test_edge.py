@@ -16,9 +16,10 @@ from fedtrain.compression.prune import pruned
 from fedtrain.compression.quantize import quantized
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Examples
+from fedtrain.export.activation_ranges import _calibrated, _tensors
 from fedtrain.export.calibration import Calibration
 from fedtrain.export.edge import default_variants, write_edge
-from fedtrain.export.source import Source
+from fedtrain.export.source import ServedModel, Source
 from fedtrain.models.keras import keras_model
 from fedtrain.models.model import Model
 
@@ -73,10 +74,12 @@ def source_of(source_with: Callable[..., Source]) -> Callable[[str], Source]:
     return source
 
 
-def written(source: Source, folder: Path, variant: str) -> Any:
+def written(
+    source: Source, folder: Path, variant: str, calibration: Calibration | None = None
+) -> Any:
     path = folder / "model.tflite"
     rows = Calibration(source.evaluation.features, "public training rows")
-    write_edge(source, path, variant=variant, calibration=rows)
+    write_edge(source, path, variant=variant, calibration=calibration or rows)
     litert = pytest.importorskip("ai_edge_litert.interpreter")
     return litert.Interpreter(model_path=str(path), num_threads=1)
 
@@ -112,6 +115,30 @@ def test_values_of_a_cluster_keep_one_code(
         assert len(np.unique(codes)) <= 16
 
 
+@pytest.mark.parametrize(("variant", "steps"), [("int8", 255), ("int16x8", 32767)])
+def test_ranges_that_were_paid_for_take_the_place_of_measured_ones(
+    source_of: Callable[[str], Source], tmp_path: Path, variant: str, steps: int
+) -> None:
+    source, rows = source_of("dense"), ROWS["dense"]
+    largest = 2.0 * float(np.abs(rows).max())
+    ranges = {
+        tensor.name: (-largest, largest)
+        for tensor in _tensors(_calibrated(ServedModel(source), rows))
+    }
+    calibration = Calibration(rows, "noised ranges", ranges)
+    interpreter = written(source, tmp_path, variant, calibration)
+    (scale,) = {
+        details["quantization"][0]
+        for details in interpreter.get_tensor_details()
+        if details["shape"].tolist() == [1, 6] and details["quantization"][0] > 0
+    }
+    span = largest if variant == "int16x8" else 2.0 * largest
+    assert scale == pytest.approx(span / steps, rel=1e-3)
+    outputs = interpreter.get_signature_runner()(features=rows)["outputs"]
+    expected = source.reference()
+    np.testing.assert_allclose(outputs, expected, atol=0.1 * np.abs(expected).max())
+
+
 def test_what_tflite_cannot_take_is_named(
     source_of: Callable[[str], Source], tmp_path: Path
 ) -> None:
@@ -128,3 +155,12 @@ def test_compressed_variants_are_made_of_compressed_weights_only(
     assert "compressed_int8" not in default_variants(plain)
     with pytest.raises(ConfigError, match="no compressed weights"):
         written(plain, tmp_path, "compressed_int8")
+
+
+def test_int8_without_rows_to_measure_ranges_on_says_what_else_there_is(
+    source_of: Callable[[str], Source], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ConfigError, match=r"needs ranges.*Use dynamic_int8"):
+        write_edge(source_of("dense"), path, variant="int8", calibration=None)
+    assert not path.exists()
