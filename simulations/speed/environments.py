@@ -10,20 +10,22 @@ _TORCH = "torch==2.13.0+cpu"
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-def interpreter(peer: str) -> Path:
+def interpreter(peer: str, *, peers: Path = _PEERS) -> Path:
     """The Python of ``peer``'s environment, made or brought up to date first.
 
-    Environments lie in ``FEDTRAIN_SPEED_ENVIRONMENTS``, or else in the user's cache.
-    PyTorch's build for CPUs is not in the package index: it is taken from the folder
-    that ``FEDTRAIN_WHEELS`` names, or else from PyTorch's own index.
+    A peer without a lock runs where this does. Environments lie in
+    ``FEDTRAIN_SPEED_ENVIRONMENTS``, or else in the user's cache. PyTorch's build for
+    CPUs is not in the package index: it is taken from the folder that
+    ``FEDTRAIN_WHEELS`` names, or else from PyTorch's own index.
     """
-    if peer in ("ours", "tff", "bound"):
+    if not (peers / peer / "uv.lock").exists():
         return Path(sys.executable)
-    folder = environments_dir() / peer
+    name = peer if peers == _PEERS else f"{peers.parent.name}-{peer}"
+    folder = environments_dir() / name
     own = {"UV_PROJECT_ENVIRONMENT": str(folder), "VIRTUAL_ENV": str(folder)}
     # Inexact: it would take PyTorch away again.
     sync = ["uv", "sync", "--frozen", "--inexact", "--quiet"]
-    _run([*sync, "--project", str(_PEERS / peer)], own)
+    _run([*sync, "--project", str(peers / peer)], own)
     if peer == "pfl":
         _run(["uv", "pip", "install", "--quiet", "--no-deps", _TORCH, *_source()], own)
     return folder / "bin" / "python"

@@ -1,0 +1,1 @@
+"""The app that Flower bundles and runs; it imports the workload from the repository."""
