@@ -3,8 +3,13 @@
 import datetime
 from collections.abc import Mapping, Sequence
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from aggregator.authorities import is_signed_by, pem_of
+from aggregator.leaves import Issuer, client_leaf
 from aggregator.partners import IssuedCertificate, Partner
 from fedtrain.core.errors import IdentityError
+from fedtrain.wire.certificates import certificate_in
 from fedtrain.wire.enrolment import EnrolmentRequest
 
 GRACE = datetime.timedelta(days=1)
@@ -63,6 +68,34 @@ def superseded(
     ]
     return tuple(
         one for one in marked if one.superseded and one.superseded + GRACE > now
+    )
+
+
+def still_good(
+    certificates: Sequence[IssuedCertificate], issuer: Issuer, now: datetime.datetime
+) -> tuple[IssuedCertificate, ...]:
+    """The certificates beside a new one of ``issuer``: another authority's stay."""
+    own = [
+        one
+        for one in certificates
+        if is_signed_by(issuer.certificate, certificate_in(one.pem))
+    ]
+    others = [one for one in certificates if one not in own and one.expires > now]
+    return (*others, *superseded(own, now))
+
+
+def issued_to(
+    key: ec.EllipticCurvePublicKey,
+    client_id: str,
+    issuer: Issuer,
+    now: datetime.datetime,
+) -> IssuedCertificate:
+    """A new certificate of ``client_id``, as the register has it."""
+    leaf = client_leaf(key, client_id, issuer=issuer, now=now)
+    return IssuedCertificate(
+        serial=f"{leaf.serial_number:x}",
+        pem=pem_of(leaf).decode(),
+        expires=leaf.not_valid_after_utc,
     )
 
 

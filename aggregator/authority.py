@@ -3,30 +3,30 @@
 Its folder is for the operator alone: ``authority.pem`` and ``server.pem`` hold a key
 and its certificate each, ``operator.pem`` the key that signs invitations,
 ``partners.json`` the register. A leaf lives 90 days; a renewed one supersedes it after
-a day's grace.
+a day's grace. The authority itself is replaced as ``authorities`` says.
 """
 
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.admission import (
     GRACE,
     check_keys_are_free,
+    issued_to,
     revoked_keys,
     still_admitted,
+    still_good,
     superseded,
 )
+from aggregator.authorities import AUTHORITY_FILE, Authorities, is_signed_by, pem_of
 from aggregator.leaves import (
     Issuer,
     authority_certificate,
-    client_leaf,
     new_key,
     server_leaf,
 )
@@ -39,6 +39,7 @@ from fedtrain.wire.certificates import (
     check_client_id,
     check_leaf,
     client_uri,
+    leaf_in,
     requested_key,
 )
 from fedtrain.wire.enrolment import EnrolmentRequest, Invitation, signed_document
@@ -48,18 +49,15 @@ from fedtrain.wire.identity import (
     identity_key_in,
     key_pem,
     key_text,
-    needs_renewal,
     new_keys,
     private_folder,
     store_tls_pair,
-    tls_key_in,
     tls_pair_in,
     write_private,
 )
 from fedtrain.wire.plan import Plan
 
 _MOST_IN_GRACE = 16
-_AUTHORITY_FILE = "authority.pem"
 _SERVER_FILE = "server.pem"
 _OPERATOR_FILE = "operator.pem"
 _PARTNERS_FILE = "partners.json"
@@ -91,7 +89,7 @@ def init(home: Path, *, name: str, hosts: Sequence[str]) -> "Authority":
       IdentityError: If there is an authority already.
     """
     private_folder(home)
-    if (home / _AUTHORITY_FILE).exists():
+    if (home / AUTHORITY_FILE).exists():
         raise IdentityError(
             f"{home} holds an authority already, which partners rely on. Use it, or "
             "choose another folder for a new federation."
@@ -103,10 +101,10 @@ def init(home: Path, *, name: str, hosts: Sequence[str]) -> "Authority":
         server_key.public_key(), name, hosts=hosts, issuer=Issuer(key, own), now=now
     )
     write_private(home / _OPERATOR_FILE, key_pem(Ed25519PrivateKey.generate()))
-    store_tls_pair(home / _SERVER_FILE, server_key, _pem(leaf))
+    store_tls_pair(home / _SERVER_FILE, server_key, pem_of(leaf))
     PartnerRegister(home / _PARTNERS_FILE).create()
     # Last: without it the folder counts as empty, and init starts again.
-    store_tls_pair(home / _AUTHORITY_FILE, key, _pem(own))
+    store_tls_pair(home / AUTHORITY_FILE, key, pem_of(own))
     return Authority(home)
 
 
@@ -121,22 +119,20 @@ class Authority:
     """
 
     def __init__(self, home: Path) -> None:
-        if not (home / _AUTHORITY_FILE).exists():
+        if not (home / AUTHORITY_FILE).exists():
             raise IdentityError(
                 f"{home} holds no authority: run `fedtrain-aggregator init` first."
             )
         private_folder(home)
         self._home = home
-        self._certificate = certificate_in(
-            tls_pair_in(home / _AUTHORITY_FILE).certificate_pem
-        )
+        self.authorities = Authorities(home)
         self._partners = PartnerRegister(home / _PARTNERS_FILE)
         self._partners.all()
 
     @property
     def authority_pem(self) -> bytes:
-        """The authority's certificate, for TLS."""
-        return _pem(self._certificate)
+        """Of the authority, for TLS; of two, while it is being replaced."""
+        return self.authorities.pem
 
     @property
     def fingerprint(self) -> str:
@@ -151,11 +147,15 @@ class Authority:
     @property
     def operators(self) -> Operators:
         """The certificates that open the operator's page."""
-        return Operators(self._home / "operators", self._certificate, self._issuer)
+        return Operators(self._home / "operators", self.authorities)
 
     def server_pair(self) -> TlsPair:
         """The server's key and certificate, as they are on the disk now."""
         return tls_pair_in(self.server_path)
+
+    def server_certificate(self) -> x509.Certificate:
+        """The server's own certificate, as it is on the disk now."""
+        return leaf_in(self.server_pair().certificate_pem)
 
     def partners(self) -> tuple[Partner, ...]:
         """All partners by name, revoked ones too."""
@@ -182,7 +182,8 @@ class Authority:
         check_client_id(client_id)
         leaf = certificate_in(certificate_pem)
         uri = client_uri(client_id)
-        check_leaf(leaf, authority=self._certificate, uri=uri, now=now)
+        authority = self.authorities.signer_of(leaf)
+        check_leaf(leaf, authority=authority, uri=uri, now=now)
         partner = self._admitted(client_id)
         serial = f"{leaf.serial_number:x}"
         issued = [one for one in partner.certificates if one.serial == serial]
@@ -218,7 +219,8 @@ class Authority:
             check_keys_are_free(partners, request)
             found = partners.get(request.client_id)
             now = _now()
-            issued = self._issued(key, request.client_id, now)
+            issuer = self.authorities.issuer()
+            issued = issued_to(key, request.client_id, issuer, now)
             old = found.certificates if found and found.state == "admitted" else ()
             return Partner(
                 client_id=request.client_id,
@@ -237,14 +239,15 @@ class Authority:
         """Invites a partner that is admitted, with its current certificate.
 
         Under secure aggregation the roster names all partners admitted by now: invite
-        all of them once the last is admitted.
+        all of them once the last is admitted. A certificate of the authority before
+        stays good, and the invitation has one of the present authority.
         """
-        partner = self._admitted(client_id)
+        partner = self._under_present_authority(client_id)
         operator = self._operator_key()
         content = {
             "client_id": client_id,
             "certificate": partner.current.pem,
-            "authority": self.authority_pem.decode(),
+            "authority": pem_of(self.authorities.present).decode(),
             "operator_key": key_text(operator.public_key()),
             "address": terms.address,
             "server_name": terms.server_name,
@@ -255,28 +258,41 @@ class Authority:
         }
         return signed_document(Invitation, content, operator)
 
-    def renew(self, client_id: str, certificate_request: bytes | str) -> bytes:
+    def renew(
+        self,
+        client_id: str,
+        certificate_request: bytes | str,
+        *,
+        shown_pem: bytes | str | None = None,
+    ) -> bytes:
         """A new leaf for a partner, in PEM; the one before is good for another day.
 
         Asked again with the same key it gives the same leaf.
+
+        Args:
+          client_id: The partner.
+          certificate_request: With the new key.
+          shown_pem: The leaf that it made the call with: it knows that leaf's
+            authority, which signs the new one too. The present one by default.
 
         Raises:
           IdentityError: If the partner is not admitted, or renews without end.
         """
         key = requested_key(certificate_request, client_id=client_id)
+        issuer = self.authorities.issuer_of(shown_pem)
 
         def renewed(partners: Mapping[str, Partner]) -> Partner:
             partner = still_admitted(client_id, partners.get(client_id))
             if certificate_in(partner.current.pem).public_key() == key:
                 return partner
             now = _now()
-            old = superseded(partner.certificates, now)
+            old = still_good(partner.certificates, issuer, now)
             if len(old) >= _MOST_IN_GRACE:
                 raise IdentityError(
                     f"{client_id!r} has renewed {len(old)} times within a day; its "
                     "certificates are good, renew again tomorrow."
                 )
-            issued = self._issued(key, client_id, now)
+            issued = issued_to(key, client_id, issuer, now)
             return partner.model_copy(update={"certificates": (*old, issued)})
 
         return self._partners.change(client_id, renewed).current.pem.encode()
@@ -299,21 +315,39 @@ class Authority:
         Args:
           hosts: If they change; by default those of the current certificate.
         """
-        current = certificate_in(self.server_pair().certificate_pem)
+        current = self.server_certificate()
         key = new_key()
         name = current.subject.rfc4514_string().removeprefix("CN=")
         leaf = server_leaf(
             key.public_key(),
             name,
             hosts=_hosts(current) if hosts is None else hosts,
-            issuer=self._issuer(),
+            issuer=self.authorities.issuer(),
             now=_now(),
         )
-        store_tls_pair(self.server_path, key, _pem(leaf))
+        bridge = self.authorities.bridge_pem
+        store_tls_pair(self.server_path, key, pem_of(leaf), bridge_pem=bridge)
 
-    def server_needs_rotation(self, now: datetime.datetime | None = None) -> bool:
-        """Whether less than a third of the server certificate's life is left."""
-        return needs_renewal(self.server_pair().certificate_pem, now=now or _now())
+    def replace_authority(self) -> None:
+        """Begins to replace the authority; those who know the one before still connect.
+
+        A running server takes it up when it is started again.
+        """
+        self.authorities = self.authorities.replace()
+        self.rotate_server()
+
+    def unmoved(self) -> tuple[str, ...]:
+        """Admitted partners that have no certificate of the present authority."""
+        return tuple(
+            one.client_id
+            for one in self.partners()
+            if one.state == "admitted" and not self._is_of_present(one.current)
+        )
+
+    def finish_replacement(self) -> None:
+        """Refuses all certificates of the authority before from the next start on."""
+        self.authorities = self.authorities.finish()
+        self.rotate_server()
 
     def demo_kit(self, client_id: str, home: Path, terms: Terms) -> Path:
         """Plays a partner for a demonstration: makes its keys, and admits it.
@@ -338,21 +372,23 @@ class Authority:
             if partner.state == "admitted"
         }
 
-    def _issued(
-        self,
-        key: ec.EllipticCurvePublicKey,
-        client_id: str,
-        now: datetime.datetime,
-    ) -> IssuedCertificate:
-        leaf = client_leaf(key, client_id, issuer=self._issuer(), now=now)
-        return IssuedCertificate(
-            serial=f"{leaf.serial_number:x}",
-            pem=_pem(leaf).decode(),
-            expires=leaf.not_valid_after_utc,
-        )
+    def _under_present_authority(self, client_id: str) -> Partner:
+        """The partner, with a current certificate of the present authority."""
+        partner = self._admitted(client_id)
+        if self._is_of_present(partner.current):
+            return partner
 
-    def _issuer(self) -> Issuer:
-        return Issuer(tls_key_in(self._home / _AUTHORITY_FILE), self._certificate)
+        def moved(partners: Mapping[str, Partner]) -> Partner:
+            partner = still_admitted(client_id, partners.get(client_id))
+            key: Any = certificate_in(partner.current.pem).public_key()
+            issued = issued_to(key, client_id, self.authorities.issuer(), _now())
+            all_ = (*partner.certificates, issued)
+            return partner.model_copy(update={"certificates": all_})
+
+        return self._partners.change(client_id, moved)
+
+    def _is_of_present(self, issued: IssuedCertificate) -> bool:
+        return is_signed_by(self.authorities.present, certificate_in(issued.pem))
 
     def _operator_key(self) -> Ed25519PrivateKey:
         return identity_key_in(self._home / _OPERATOR_FILE)
@@ -362,10 +398,6 @@ def _hosts(certificate: x509.Certificate) -> list[str]:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     addresses = map(str, names.value.get_values_for_type(x509.IPAddress))
     return [*names.value.get_values_for_type(x509.DNSName), *addresses]
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _now() -> datetime.datetime:

@@ -149,8 +149,9 @@ class Calls:
         try:
             request = await self._checked("Renew", raw, context)
             body = parsed(pb.RenewRequest, request.body)
+            pem = _certificate(context)
             leaf = await self._in(
-                self._checkers, self._renewed, request.client_id, body
+                self._checkers, self._renewed, request.client_id, body, pem
             )
         except RefusedError as refused:
             return self._done("Renew", pb.RenewReply(**_refusal(refused)))
@@ -225,9 +226,10 @@ class Calls:
         finally:
             upload.abandon()
 
-    def _renewed(self, client_id: str, body: pb.RenewRequest) -> bytes:
+    def _renewed(self, client_id: str, body: pb.RenewRequest, pem: bytes) -> bytes:
+        asked = body.certificate_request
         try:
-            return self._authority.renew(client_id, body.certificate_request)
+            return self._authority.renew(client_id, asked, shown_pem=pem)
         except IdentityError as error:
             raise RefusedError(pb.REFUSED, str(error)) from error
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from aggregator.cli_authority import authority
 from aggregator.cli_keep import audit, backup, repair, restore
 from aggregator.cli_options import AsFormat, Home
 from aggregator.cli_partners import page, partners
@@ -20,11 +21,11 @@ from fedtrain.cli.program import program, run_program
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
-from fedtrain.wire.certificates import certificate_in
 
 app = program(
     "fedtrain-aggregator", help="The operator's side of a federation of partners."
 )
+app.add_typer(authority, name="authority")
 app.add_typer(partners, name="partners")
 app.add_typer(page, name="page")
 app.add_typer(runs, name="runs")
@@ -199,7 +200,7 @@ def rotate(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     """Give the server a new certificate; a running one takes it up by itself."""
     authority = federation_in(home).authority()
     authority.rotate_server()
-    ends = certificate_in(authority.server_pair().certificate_pem).not_valid_after_utc
+    ends = authority.server_certificate().not_valid_after_utc
     if format is Format.json:
         show_json({"server_certificate_ends": f"{ends:%Y-%m-%d}"})
         return

@@ -4,6 +4,7 @@ import datetime
 import ipaddress
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +23,19 @@ Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 
+class Succession(NamedTuple):
+    """What an authority that follows another one shows.
+
+    Attributes:
+      own: Signed by its own key, for those who trust it.
+      bridge: The same key, signed by the authority before: who trusts that one alone
+        still trusts what the new one signs (RFC 4210, section 4.4).
+    """
+
+    own: x509.Certificate
+    bridge: x509.Certificate
+
+
 def new_key() -> Key:
     """A P-256 key."""
     return ec.generate_private_key(ec.SECP256R1())
@@ -32,12 +46,16 @@ def authority_certificate(
 ) -> x509.Certificate:
     """The authority's own: signs leaves and nothing below them, for ten years."""
     subject = _common_name(f"{name} fedtrain authority")
-    builder = _builder(subject, key.public_key(), now=now, days=_AUTHORITY_DAYS)
-    builder = builder.issuer_name(subject).add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    return _authority(subject, key.public_key(), now).sign(key, hashes.SHA256())
+
+
+def next_authority(key: Key, before: "Issuer", now: datetime.datetime) -> Succession:
+    """The certificates of an authority that follows ``before`` under the same name."""
+    subject = before.certificate.subject
+    builder = _authority(subject, key.public_key(), now)
+    return Succession(
+        own=builder.sign(key, hashes.SHA256()), bridge=before.sign_next(builder)
     )
-    builder = builder.add_extension(_usage(signs_leaves=True), critical=True)
-    return builder.sign(key, hashes.SHA256())
 
 
 def client_leaf(
@@ -102,6 +120,11 @@ class Issuer:
         issued = builder.issuer_name(self.certificate.subject)
         return issued.sign(self._key, hashes.SHA256())
 
+    def sign_next(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """The bridge to the authority that ``builder`` describes."""
+        described = builder.add_extension(self._identifier(), critical=False)
+        return described.sign(self._key, hashes.SHA256())
+
     def _identifier(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(
             self._key.public_key()
@@ -120,6 +143,16 @@ def _builder(
         .not_valid_after(now - _SKEW + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
+
+
+def _authority(
+    subject: x509.Name, key: PublicKey, now: datetime.datetime
+) -> x509.CertificateBuilder:
+    builder = _builder(subject, key, now=now, days=_AUTHORITY_DAYS)
+    builder = builder.issuer_name(subject).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
+    return builder.add_extension(_usage(signs_leaves=True), critical=True)
 
 
 def _usage(*, signs_leaves: bool) -> x509.KeyUsage:

@@ -6,13 +6,13 @@ that is taken away there is refused from the next request on.
 """
 
 import datetime
-from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from aggregator.leaves import Issuer, new_key, operator_leaf
+from aggregator.authorities import Authorities
+from aggregator.leaves import new_key, operator_leaf
 from fedtrain.core.errors import IdentityError
 from fedtrain.wire.certificates import (
     certificate_in,
@@ -28,23 +28,21 @@ class Operators:
 
     Args:
       folder: With a copy of each; made when the first is.
-      authority: The authority's certificate.
-      issuer: Reads the key that signs.
+      authorities: That sign them.
     """
 
-    def __init__(
-        self, folder: Path, authority: x509.Certificate, issuer: Callable[[], Issuer]
-    ) -> None:
+    def __init__(self, folder: Path, authorities: Authorities) -> None:
         self._folder = folder
-        self._authority = authority
-        self._issuer = issuer
+        self._authorities = authorities
 
     def admit(self, name: str) -> TlsPair:
         """A new key and certificate for ``name``; one it had before is refused then."""
         check_client_id(name)
         key = new_key()
         now = datetime.datetime.now(datetime.UTC)
-        leaf = operator_leaf(key.public_key(), name, issuer=self._issuer(), now=now)
+        leaf = operator_leaf(
+            key.public_key(), name, issuer=self._authorities.issuer(), now=now
+        )
         pem = leaf.public_bytes(serialization.Encoding.PEM)
         private_folder(self._folder)
         write_private(self._path(name), pem)
@@ -73,7 +71,8 @@ class Operators:
             if _read(path) == leaf:
                 now = datetime.datetime.now(datetime.UTC)
                 uri = operator_uri(path.stem)
-                check_leaf(leaf, authority=self._authority, uri=uri, now=now)
+                signer = self._authorities.signer_of(leaf)
+                check_leaf(leaf, authority=signer, uri=uri, now=now)
                 return path.stem
         raise IdentityError("This certificate is no operator's, or was revoked.")
 

@@ -7,8 +7,6 @@ run's metrics what ``run_files`` lets through.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cryptography import x509
-
 from aggregator.authority import Authority
 from aggregator.event_words import in_words
 from aggregator.events import Draft, now_ms
@@ -18,7 +16,6 @@ from aggregator.rounds import Rounds
 from aggregator.run_files import released_history, releases_of, runs_in
 from aggregator.traffic import PartnerSeen
 from fedtrain.project.run_folder import RunFolder
-from fedtrain.wire.certificates import certificate_in
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _MOST_EVENTS = 60
@@ -193,5 +190,5 @@ def _privacy(
 
 
 def _server_ends(authority: Authority) -> int:
-    leaf: x509.Certificate = certificate_in(authority.server_pair().certificate_pem)
-    return int(1000 * leaf.not_valid_after_utc.timestamp())
+    ends = authority.server_certificate().not_valid_after_utc
+    return int(1000 * ends.timestamp())

@@ -60,14 +60,19 @@ def certificate_in(pem: bytes | str) -> x509.Certificate:
     Raises:
       IdentityError: If it is too long, none, or more than one.
     """
-    data = pem.encode() if isinstance(pem, str) else pem
-    if len(data) > MOST_PEM_BYTES:
-        raise IdentityError(f"A certificate of {len(data)} bytes is refused unread.")
-    found = _parsed(x509.load_pem_x509_certificates, data, "PEM certificate")
+    found = _certificates(pem)
     if len(found) != 1:
         raise IdentityError(f"One certificate was expected, {len(found)} were given.")
-    _on_p256(_parsed(x509.Certificate.public_key, found[0], "certificate"))
     return found[0]
+
+
+def leaf_in(pem: bytes | str) -> x509.Certificate:
+    """The first certificate in ``pem``: a leaf, before those that vouch for it.
+
+    Raises:
+      IdentityError: If it is too long, or holds none.
+    """
+    return _certificates(pem)[0]
 
 
 def check_leaf(
@@ -191,6 +196,16 @@ def _extension(holder: _Holder, kind: type[_Extension]) -> _Extension | None:
         return holder.extensions.get_extension_for_class(kind).value
     except Exception:  # noqa: BLE001 - a parser of strangers' bytes; none is refused
         return None
+
+
+def _certificates(pem: bytes | str) -> list[x509.Certificate]:
+    data = pem.encode() if isinstance(pem, str) else pem
+    if len(data) > MOST_PEM_BYTES:
+        raise IdentityError(f"A certificate of {len(data)} bytes is refused unread.")
+    found = _parsed(x509.load_pem_x509_certificates, data, "PEM certificate")
+    for one in found:
+        _on_p256(_parsed(x509.Certificate.public_key, one, "certificate"))
+    return found
 
 
 def _parsed(parser: Callable[[_In], _Out], data: _In, what: str) -> _Out:

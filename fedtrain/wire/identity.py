@@ -23,7 +23,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from fedtrain.core.errors import IdentityError
 from fedtrain.core.files import write_atomically
-from fedtrain.wire.certificates import certificate_in, certificate_request
+from fedtrain.wire.certificates import (
+    certificate_in,
+    certificate_request,
+    leaf_in,
+)
 
 IDENTITY_FILE = "identity.pem"
 TLS_FILE = "tls.pem"
@@ -110,18 +114,29 @@ def tls_pair_in(path: Path) -> TlsPair:
             "give the invitation that comes back to `fedtrain-client review`."
         )
     certificate = found + rest
-    _check_same_key(certificate_in(certificate), key)
+    _check_same_key(leaf_in(certificate), key)
     return TlsPair(key_pem(key), certificate)
 
 
 def store_tls_pair(
-    path: Path, key: ec.EllipticCurvePrivateKey, certificate_pem: bytes | str
+    path: Path,
+    key: ec.EllipticCurvePrivateKey,
+    certificate_pem: bytes | str,
+    *,
+    bridge_pem: bytes = b"",
 ) -> None:
-    """Puts a key and its certificate into one private file, both at once."""
+    """Puts a key and its certificate into one private file, both at once.
+
+    Args:
+      path: Of the file.
+      key: Private.
+      certificate_pem: Of this key.
+      bridge_pem: A certificate that vouches for the one that signed it.
+    """
     certificate = certificate_in(certificate_pem)
     _check_same_key(certificate, key)
     text = certificate.public_bytes(serialization.Encoding.PEM)
-    write_private(path, key_pem(key) + text)
+    write_private(path, key_pem(key) + text + bridge_pem)
 
 
 @dataclass(frozen=True)
