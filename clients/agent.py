@@ -258,11 +258,12 @@ class Agent:
             )
         )
         self._tell("computing", f"Round {asked.round_number}: {asked.kind}.")
+        work.kept = self._answers.kept(session.run_id)
         arrays = work.compute(asked, from_bytes(plan.broadcast, received))
         if cost is not None:
             odometer.charge(asked, cost, max_epsilon=max_epsilon)
         spent = None if cost is None else odometer.spent()
-        return self._answers.save(asked, specs, arrays, {"spent": spent})
+        return self._answers.save(asked, specs, arrays, {"spent": spent}, work.kept)
 
     def _send(self, session: _Session, asked: RoundTask, answer: Answer) -> None:
         """Records that it leaves, sends it until it is taken, records how it went."""

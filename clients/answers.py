@@ -1,7 +1,8 @@
 """Answers on the partner's own disk, from before they leave until they are old.
 
 Asked for the same round again, after whatever crash, the agent sends the same bytes: an
-answer computed twice would show its noise twice.
+answer computed twice would show its noise twice. What the client keeps for the next
+round lies in the same file, so that neither is there without the other.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ class Answer:
     """One that is on the disk, whole.
 
     Attributes:
-      path: Its file: a line of JSON, then the bytes.
-      facts: The line: the task, ``num_bytes``, ``sha256``, and what else was kept.
+      path: Its file: a line of JSON, the bytes, and what the client keeps.
+      facts: The line: the task, ``num_bytes``, ``sha256``, and what else is known.
       start: Where the bytes begin.
     """
 
@@ -37,10 +38,20 @@ class Answer:
 
     def parts(self) -> Iterator[bytes]:
         """The bytes, in parts of 256 KiB."""
+        left = self.facts["num_bytes"]
         with self.path.open("rb") as file:
             file.seek(self.start)
-            while part := file.read(CHUNK_BYTES):
+            while part := file.read(min(CHUNK_BYTES, left)):
+                left -= len(part)
                 yield part
+
+    def kept(self) -> bytes:
+        """What the client keeps for the next round; empty if the disk damaged it."""
+        with self.path.open("rb") as file:
+            file.seek(self.start + self.facts["num_bytes"])
+            content = file.read()
+        expected = self.facts.get("kept_sha256")
+        return content if _sha256(iter([content])) == expected else b""
 
 
 class Answers:
@@ -54,9 +65,7 @@ class Answers:
         """The answer to ``task``; None where there is none, or its file is damaged."""
         path = self._folder / task.name
         try:
-            with path.open("rb") as file:
-                line = file.readline(_MOST_HEADER_BYTES)
-            answer = Answer(path, json.loads(line), len(line))
+            answer = _answer_in(path)
             is_whole = _sha256(answer.parts()) == answer.facts["sha256"]
         except FileNotFoundError:
             return None
@@ -67,20 +76,40 @@ class Answers:
         path.unlink()
         return None
 
+    def kept(self, run_id: str) -> bytes:
+        """What was kept with the newest answer of a run; empty where there is none."""
+        of_run = [
+            answer
+            for answer in self._in_order()
+            if answer.path.name.rsplit(".", 3)[0] == run_id
+        ]
+        return of_run[-1].kept() if of_run else b""
+
     def save(
         self,
         task: RoundTask,
         specs: Sequence[ArraySpec],
         arrays: Sequence[Array],
         facts: Mapping[str, Any],
+        kept: bytes = b"",
     ) -> Answer:
         """Writes, syncs, renames; then removes all but the newest few.
+
+        Args:
+          task: What is answered.
+          specs: Of the answer.
+          arrays: The answer.
+          facts: Plain values to remember with it.
+          kept: What the client keeps for the next round.
 
         Raises:
           WireError: If ``arrays`` are not of these ``specs``.
         """
+        before = self._in_order()
         known = {
             **facts,
+            "order": _order(before[-1]) + 1 if before else 0,
+            "kept_sha256": _sha256(iter([kept])),
             "broadcast_sha256": task.broadcast_sha256,
             "num_bytes": wire_arrays.num_bytes(specs),
             "sha256": _sha256(wire_arrays.chunks(specs, arrays)),
@@ -91,6 +120,7 @@ class Answers:
         with open(beside, "wb", opener=_private) as file:
             file.write(line)
             file.writelines(wire_arrays.chunks(specs, arrays))
+            file.write(kept)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -99,9 +129,33 @@ class Answers:
         return Answer(path, known, len(line))
 
     def _forget_old(self) -> None:
-        files = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        for path in files[:-_NUM_KEPT]:
-            path.unlink()
+        newest = {answer.path for answer in self._in_order()[-_NUM_KEPT:]}
+        for path in self._folder.iterdir():
+            if path not in newest:
+                path.unlink()
+
+    def _in_order(self) -> list[Answer]:
+        """All answers that can be read, the newest last, whatever the clock did."""
+        found = []
+        for path in self._folder.glob("[!.]*"):
+            try:
+                found.append(_answer_in(path))
+            except (OSError, ValueError):
+                continue  # damaged, and found so when it is asked for
+        return sorted(found, key=_order)
+
+
+def _answer_in(path: Path) -> Answer:
+    with path.open("rb") as file:
+        line = file.readline(_MOST_HEADER_BYTES)
+    facts = json.loads(line)
+    if not isinstance(facts, dict) or not isinstance(facts.get("order", 0), int):
+        raise ValueError("The first line is damaged.")
+    return Answer(path, facts, len(line))
+
+
+def _order(answer: Answer) -> int:
+    return int(answer.facts.get("order", -1))
 
 
 def _sha256(parts: Iterator[bytes]) -> str:

@@ -48,7 +48,15 @@ class Cost(NamedTuple):
 
 
 class Work(Protocol):
-    """A plan's work on one partner's rows. It charges nothing and sends nothing."""
+    """A plan's work on one partner's rows. It charges nothing and sends nothing.
+
+    Attributes:
+      kept: What it keeps between rounds, and never sends. The agent sets it before
+        ``compute``, which may change it, and stores it together with the answer; empty
+        before the first round, and where nothing is kept.
+    """
+
+    kept: bytes
 
     @property
     def num_examples(self) -> int:

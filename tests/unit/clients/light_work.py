@@ -21,6 +21,7 @@ class LightWork:
     """``Work`` with numpy; counts how often it computed."""
 
     num_examples = 10
+    kept = b""
 
     def __init__(self, *, unit=None, counts=None):
         self.tasks = []

@@ -17,6 +17,7 @@ from fedtrain.core.errors import (
     StoppedError,
 )
 from fedtrain.wire import messages_pb2 as pb
+from tests.unit.clients.light_work import LightWork
 
 pytestmark = pytest.mark.network
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -147,6 +148,28 @@ def test_an_answer_damaged_before_it_left_is_computed_anew(aggregator, bank):
     asked.write_bytes(b'{"sha256": "", "broadcast_sha256": ""}\nrubbish')
     bank.run()
     assert sorted(aggregator.taken) == [0, 1]
+
+
+def test_what_work_keeps_is_there_again_after_a_crash_and_only_with_its_answer(
+    aggregator, bank
+):
+    def compute(task, broadcast):
+        bank.work.kept += b"%d" % task.round_number
+        return LightWork.compute(bank.work, task, broadcast)
+
+    def compute_and_crash(task, broadcast):
+        answer = compute(task, broadcast)
+        if task.round_number == 1:
+            raise KeyboardInterrupt
+        return answer
+
+    bank.work.compute = compute_and_crash
+    with pytest.raises(KeyboardInterrupt):
+        bank.run()
+    bank.work = LightWork()
+    bank.work.compute = compute
+    bank.run()
+    assert Answers(bank.home.answers_path).kept("run-1") == b"01"
 
 
 def test_without_an_approval_it_waits_and_says_so(aggregator, bank):
