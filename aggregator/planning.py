@@ -11,7 +11,13 @@ from fedtrain.data.tabular import schema_of
 from fedtrain.privacy import accounting
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.crossing import contribution_specs, crossing_of, leaves, specs
+from fedtrain.project.crossing import (
+    Crossing,
+    contribution_specs,
+    crossing_of,
+    leaves,
+    specs,
+)
 from fedtrain.project.deployed import service_of, stated_mechanism
 from fedtrain.project.held_out import HeldOut
 from fedtrain.wire.plan import Plan, PlanPrivacy
@@ -55,7 +61,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
         deadline_s=service.deadline_s,
         privacy=_privacy(project),
         simulation_seed=config.seed if service.repeats_simulation else None,
-        leaves=_leaving(project, crossing.contribution),
+        leaves=_leaving(project, crossing),
     )
 
 
@@ -125,18 +131,33 @@ def _privacy(project: Project) -> PlanPrivacy | None:
     )
 
 
-def _leaving(project: Project, contribution: Any) -> tuple[str, ...]:
-    update = sum(array.size for array in leaves(contribution.update))
+def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
+    update = sum(array.size for array in leaves(crossing.broadcast.weights))
     protected = "with noise added here" if project.plan else "exact, not protected"
     lines = [
         f"in each round: {update} numbers, the change of the model's weights, "
         f"{protected}",
+        _shortened(project.config),
         "" if project.plan else "your number of rows, as the weight of the mean",
-        "exact sums of loss and metrics" if leaves(contribution.metrics) else "",
+        "exact sums of loss and metrics"
+        if leaves(crossing.contribution.metrics)
+        else "",
         _of_evaluations(project),
         "that you take part, when, and the version of your software",
     ]
     return tuple(line for line in lines if line)
+
+
+def _shortened(config: ProjectConfig) -> str:
+    kind, fraction = config.rounds.update_compression, config.rounds.kept_fraction
+    if kind is None:
+        return ""
+    if kind == "top_k":
+        return (
+            f"of those only the largest {100 * (fraction or 1):.3g} % of each array; "
+            "the rest stays with you and is added to your next change"
+        )
+    return f"each of those rounded at random to {kind.removeprefix('int')} bits"
 
 
 def _of_evaluations(project: Project) -> str:

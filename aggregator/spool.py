@@ -220,10 +220,11 @@ def _numbers(file: BinaryIO, spec: ArraySpec, step: Array | None) -> Iterator[Ar
 def _mapped_bytes(file: BinaryIO, count: int) -> Array:
     """The next bytes of ``file``, not in memory; goes on after them."""
     start = file.tell()
-    file.seek(start + count)
     if not count:
         return np.empty(0, np.uint8)
-    return np.memmap(file, dtype=np.uint8, mode="r", offset=start, shape=(count,))
+    content = np.memmap(file, dtype=np.uint8, mode="r", offset=start, shape=(count,))
+    file.seek(start + count)
+    return content
 
 
 def _check_length(path: Path, specs: Sequence[ArraySpec]) -> None:

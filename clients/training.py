@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from clients.promise import check_promise
 from clients.work import Cost, RoundTask
@@ -36,7 +35,7 @@ from fedtrain.project.read import checked_config
 from fedtrain.rounds.client_evaluation import simulated_source
 from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
-from fedtrain.wire.arrays import Array
+from fedtrain.wire.arrays import Array, from_bytes, to_bytes
 from fedtrain.wire.plan import Plan
 
 
@@ -87,6 +86,9 @@ class TrainingWork:
       noise: Of its own key.
       client_id: The partner's name.
       key_path: Where the key of ``noise`` lies, if it has one.
+
+    Attributes:
+      kept: See ``Work``: the leaves of the client's state.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class TrainingWork:
         self._rows_sha256 = examples_sha256(rows)
         self._noise = noise
         self._client_id = client_id
+        self.kept = b""
         self._key_path = key_path
         self._runtime = CompiledRuntime(strategy="graph", num_workers=1)
         self._like = crossing_of(project.round_, project.starting_weights())
@@ -137,12 +140,20 @@ class TrainingWork:
         message = packed(broadcast, like=self._like.broadcast)
         if task.kind == "evaluate":
             return self._scores(task, message.weights)
-        state = self._project.round_.client_work.init_state(message.weights)
-        client = CohortClient(self._client_id, self._train, state)
-        total, _ = self._runtime.cohort_sum(
+        client = CohortClient(self._client_id, self._train, self._state(message))
+        total, states = self._runtime.cohort_sum(
             self._project.round_, message, [client], self._seed(task)
         )
+        state = states[self._client_id]
+        self.kept = to_bytes(specs(state), leaves(state))
         return leaves(total)
+
+    def _state(self, message: Any) -> Any:
+        """What was kept; at first, or where the disk has lost it, a new client's."""
+        new = self._project.round_.client_work.init_state(message.weights)
+        if not self.kept:
+            return new
+        return packed(from_bytes(specs(new), self.kept), like=new)
 
     def _scores(self, task: RoundTask, weights: Any) -> list[Array]:
         held_out = self._project.held_out
@@ -193,12 +204,6 @@ def _check_crossing(project: Project, plan: Plan) -> None:
             "This installation builds another round than the plan describes: what it "
             "would send has other shapes. Install the version that the plan names "
             f"({plan.software})."
-        )
-    state = project.round_.client_work.init_state(crossing.broadcast.weights)
-    if tf.nest.flatten(state):
-        raise ConfigError(
-            f"{project.round_.name} keeps a state at every client between rounds, "
-            "which a served federation does not do yet."
         )
 
 

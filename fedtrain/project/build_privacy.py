@@ -20,6 +20,7 @@ from fedtrain.privacy.participation import Participation
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.build_optimizers import optimizer_of
 from fedtrain.project.build_round import plain_work
+from fedtrain.project.build_update_compression import compressed
 from fedtrain.project.config import PrivacySection, ProjectConfig
 from fedtrain.rounds.dp_fed_sgd import dp_fed_sgd
 from fedtrain.rounds.fed_avg import fed_avg
@@ -55,6 +56,7 @@ def private_round(
         mean = chain(mean, client_mechanism(config, plan))
     else:
         work = _dp_sgd(config, plan, model, reports_metrics=reports_metrics)
+    mean = compressed(mean, config)
     round_ = fed_avg(work, aggregator=mean, server_optimizer=server_optimizer)
     return round_._replace(name=config.rounds.algorithm)
 

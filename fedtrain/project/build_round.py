@@ -6,6 +6,7 @@ from fedtrain.client_work.client_work import ClientWork
 from fedtrain.client_work.local_sgd import local_sgd
 from fedtrain.models.model import Model
 from fedtrain.project.build_optimizers import optimizer_of
+from fedtrain.project.build_update_compression import compressed
 from fedtrain.project.config import ClientSection, ProjectConfig
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.round import Round
@@ -15,10 +16,10 @@ def plain_round(
     config: ProjectConfig, model: Model, *, reports_metrics: bool = True
 ) -> Round:
     """FedAvg, FedProx or FedSGD as ``[rounds]`` says, with nothing protected."""
-    weighted = config.rounds.weighted is not False
+    mean = unweighted_mean() if config.rounds.weighted is False else weighted_mean()
     round_ = fed_avg(
         plain_work(config, model, reports_metrics=reports_metrics),
-        aggregator=weighted_mean() if weighted else unweighted_mean(),
+        aggregator=compressed(mean, config),
         server_optimizer=optimizer_of(config.server),
     )
     return round_._replace(name=config.rounds.algorithm)

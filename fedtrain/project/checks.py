@@ -31,6 +31,12 @@ SAMPLER_NEEDS: dict[str | None, tuple[str, ...]] = {
     "poisson": ("sampling_rate",),
     "cyclic": ("cohort_size", "min_separation"),
 }
+COMPRESSION_NEEDS: dict[str | None, tuple[str, ...]] = {
+    None: (),
+    "int8": (),
+    "int4": (),
+    "top_k": ("kept_fraction",),
+}
 
 
 def contradictions(config: ProjectConfig) -> list[Problem]:
@@ -76,6 +82,7 @@ def _model(model: ModelSection) -> Iterator[Problem]:
 
 def _rounds(rounds: RoundsSection) -> Iterator[Problem]:
     yield from needs("rounds", rounds, "sampler", SAMPLER_NEEDS)
+    yield from needs("rounds", rounds, "update_compression", COMPRESSION_NEEDS)
     if rounds.algorithm == "fed_prox" and rounds.proximal_strength is None:
         yield missing("rounds.proximal_strength", "fed_prox needs it (FedProx's mu)")
     if rounds.algorithm != "fed_prox" and rounds.proximal_strength is not None:

@@ -92,6 +92,8 @@ class RoundsSection(Section):
     sampling_rate: Fraction | None = None
     min_separation: Count | None = None
     weighted: bool | None = None
+    update_compression: Literal["int8", "int4", "top_k"] | None = None
+    kept_fraction: Fraction | None = None
     proximal_strength: Positive | None = None
 
 

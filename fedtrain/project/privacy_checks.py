@@ -29,6 +29,15 @@ def privacy_contradictions(
             "privacy.target_epsilon",
             "give it (the noise is calibrated to it), or privacy.noise_multiplier",
         )
+    if config.rounds.update_compression is not None and privacy.trust != "local":
+        yield Problem(
+            key="rounds.update_compression",
+            text="noise on a sum relies on the norm of each update, which compression "
+            "may lengthen after the update was clipped",
+            value=config.rounds.update_compression,
+            allowed='leave it out, or privacy.trust = "local", where the noise is in '
+            "the update before it is compressed",
+        )
     if privacy.unit == "client":
         yield from _client_unit(config, privacy)
     else:

@@ -185,7 +185,9 @@ def _column_name(column: Any) -> str:
 
 
 def _size(specs: Sequence[ArraySpec]) -> str:
-    return f"{len(specs)} arrays, {_bytes(num_bytes(specs))}"
+    sent, plain = num_bytes(specs), sum(spec.plain_bytes for spec in specs)
+    short = f" (compressed from {_bytes(plain)})" if sent < plain else ""
+    return f"{len(specs)} arrays, {_bytes(sent)}{short}"
 
 
 def _bytes(count: int) -> str:

@@ -53,7 +53,7 @@ def test_one_large_number_is_spread_over_all(place):
 
 def test_another_seed_is_another_rotation():
     vector = vector_of(1000)
-    # The product's deviation is 0.03 of the squared norm: false in under 1e-20 of seeds.
+    # The product's deviation is 0.03 of the squared norm: false for under 1e-20.
     one, other = rotated(vector, SEED), rotated(vector, seeds.root(4))
     assert abs(np.dot(one, other)) < 0.3 * np.dot(vector, vector)
 

@@ -186,5 +186,6 @@ def test_rounding_does_lengthen_updates():
     update = contribution_of(np.full(1000, 0.3) + np.eye(1000)[0] * 6.7)
     found, _ = through(stochastic_quantisation(4), update)
     before = np.linalg.norm(update.update[0])
-    assert np.linalg.norm(found[0]) > 1.2 * before
+    # Its square is 349 with a deviation of 14.5, 1.4 times is 272: false for 1e-7.
+    assert np.linalg.norm(found[0]) > 1.4 * before
     assert nests.num_weights(found) == 1000
