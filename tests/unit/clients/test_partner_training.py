@@ -6,7 +6,7 @@ import pytest
 from clients import training
 from clients.checking import _afforded
 from clients.odometer import Odometer, terms_of
-from clients.policy import policy_for
+from clients.policy import Facts, policy_for
 from clients.promise import check_promise
 from clients.work import RoundTask
 from fedtrain.core.errors import BudgetExhaustedError, ConfigError, PrivacyError
@@ -15,7 +15,8 @@ from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import table_of
 from fedtrain.privacy import events
 from fedtrain.privacy.ledger import Ledger
-from fedtrain.wire.arrays import ArraySpec
+from fedtrain.project.crossing import specs
+from fedtrain.wire.arrays import ArraySpec, from_bytes, num_bytes
 from tests.unit.aggregator.small_project import (
     FRAME,
     PRIVACY,
@@ -133,6 +134,37 @@ def test_a_round_is_paid_for_under_the_name_of_its_noise(work_of, plan):
     assert work_of(plan).cost(TASK) == cost
     FRAME.iloc[::-1].to_csv(work_of.rows, index=False)
     assert len({*names, work_of(plan).cost(TASK).noise}) == 4
+
+
+def test_an_evaluation_is_paid_for_and_repeats_its_noise(work_of, tmp_path):
+    paid = {"held_out_fraction": 0.5, "epsilon": 1.0}
+    plan = plan_of(small_project(tmp_path, evaluation=paid))
+    noise = plan.task["sections"]["evaluation"]["noise_multiplier"]
+    task = TASK._replace(kind="evaluate")
+    weights = from_bytes(plan.broadcast, bytes(num_bytes(plan.broadcast)))
+    work = work_of(plan)
+    cost = work.cost(task)
+    assert cost.counts == {events.gaussian(noise): 1}
+    assert cost.noise != work.cost(TASK).noise
+    answer = work.compute(task, weights)
+    again, other = (
+        work_of(plan).compute(asked, weights)
+        for asked in (task, task._replace(attempt=1))
+    )
+    assert specs(answer) == plan.evaluation
+    assert answer == again
+    assert answer != other
+    assert work.num_examples == len(FRAME)
+
+
+def test_noised_evaluations_need_no_leave_for_exact_metrics(tmp_path):
+    held_out = {"held_out_fraction": 0.5}
+    noised = plan_of(small_project(tmp_path, evaluation={**held_out, "epsilon": 1.0}))
+    policy_for(noised).check(noised, Facts(num_examples=8))
+    exact = plan_of(small_project(tmp_path, privacy=None, evaluation=held_out))
+    policy = policy_for(exact, max_epsilon=np.inf)
+    (clause,) = policy.violations(exact, Facts(num_examples=8))
+    assert "exact_metrics_may_leave" in clause
 
 
 def test_a_first_policy_has_room_for_the_further_attempts_of_its_plan(
