@@ -1,8 +1,12 @@
 """TensorFlow's start without the lines it writes past every logging setting."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 
 def load_tensorflow(
@@ -11,7 +15,8 @@ def load_tensorflow(
     """Imports TensorFlow with the process's standard error closed to it.
 
     Current versions write to the descriptor itself before they read any setting. Errors
-    of the import are raised as ever.
+    of the import are raised as ever; a signal to end is acted on after it, because what
+    it raises inside an import may be lost there.
 
     Args:
       one_thread_per_operation: Clients that run side by side, a thread each, do best
@@ -20,6 +25,11 @@ def load_tensorflow(
     """
     if "tensorflow" in sys.modules:
         return
+    with _signals_held():
+        _import(one_thread_per_operation=one_thread_per_operation, start=start)
+
+
+def _import(*, one_thread_per_operation: bool, start: bool) -> None:
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -34,3 +44,23 @@ def load_tensorflow(
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Notes SIGINT and SIGTERM meanwhile, and sends the first one again at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    noted: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: noted.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noted:
+        signal.raise_signal(noted[0])
