@@ -124,3 +124,18 @@ def test_a_retry_has_fresh_keys_and_leaves_out_who_was_named():
     assert again.parameters == parameters_for(4)
     assert again.session != roster.session
     assert again.nonce != roster.nonce
+
+
+def test_regional_sums_are_summed_as_contributions_are():
+    regions = [network_of(3, vector_length=5) for _ in range(3)]
+    draw = np.random.default_rng(3)
+    vectors = [vectors_for(region, draw) for region in regions]
+    top = network_of(3, vector_length=5)
+    sums = {
+        name: region.secure_sum(0, of_region).total
+        for name, region, of_region in zip(
+            sorted(top.identities), regions, vectors, strict=True
+        )
+    }
+    total = sum(vector for of_region in vectors for vector in of_region.values())
+    np.testing.assert_array_equal(top.secure_sum(0, sums).total, total)
