@@ -99,8 +99,25 @@ def restore(
     if not (saved / _JOURNAL).exists():
         return {**done, "events": 0, "aborted_rounds": 0}
     journal_repair.restore(federation.journal, saved / _JOURNAL, url)
-    events, aborted = _abort_open_rounds(federation, url)
+    why = "restored from a backup, which holds no contributions"
+    events, aborted = _abort_open_rounds(federation, url, why)
     return {**done, "events": events, "aborted_rounds": aborted}
+
+
+def give_up_attempts(federation: Federation) -> int:
+    """Gives up the open attempt at a round: the next `serve` asks all anew.
+
+    A partner does not compute an answer twice that may have been seen. Where it has
+    kept none (it keeps its newest four), only another attempt helps, with other noise.
+
+    Returns:
+      How many were open: one or none.
+
+    Raises:
+      JournalError: If an aggregator is running.
+    """
+    url = federation.service().database
+    return _abort_open_rounds(federation, url, "given up by the operator")[1]
 
 
 def checked_backup(saved: Path) -> dict[str, Any]:
@@ -258,8 +275,10 @@ def _restore_home(saved: Path, home: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _abort_open_rounds(federation: Federation, url: str | None) -> tuple[int, int]:
-    """A backup has no contributions: all partners of an open round are asked again."""
+def _abort_open_rounds(
+    federation: Federation, url: str | None, why: str
+) -> tuple[int, int]:
+    """All partners of an open round are asked again: gives events, and open rounds."""
     journal = Journal(federation.journal, url)
     try:
         run_id = current_run(federation)
@@ -267,8 +286,8 @@ def _abort_open_rounds(federation: Federation, url: str | None) -> tuple[int, in
             return journal.head.sequence, 0
         book = RunBook(journal, run_id)
         open_rounds = [state for state in book.all() if state.stage not in _SETTLED]
-        why = {"why": "restored from a backup, which holds no contributions"}
-        journal.append([book.draft(state, "aborted", why) for state in open_rounds])
+        body = {"why": why}
+        journal.append([book.draft(state, "aborted", body) for state in open_rounds])
         return journal.head.sequence, len(open_rounds)
     finally:
         journal.close()

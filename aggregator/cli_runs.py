@@ -90,6 +90,35 @@ def stop(
     show_text(done)
 
 
+@runs.command()
+def again(
+    *, home: Home = DEFAULT, yes: Yes = False, format: AsFormat = Format.text
+) -> None:
+    """Give up the open attempt at a round, so that partners are asked anew.
+
+    For a round that partners cannot answer a second time, as after an old backup was
+    restored. Stop `serve` before, start it after.
+    """
+    from aggregator.backup import give_up_attempts  # noqa: PLC0415
+
+    federation = federation_in(home)
+    if not yes:
+        typer.confirm(
+            "Answers that came in are dropped, and the next ones cost partners epsilon "
+            "again. Ask anew?",
+            abort=True,
+        )
+    given_up = give_up_attempts(federation)
+    if format is Format.json:
+        show_json({"given_up": given_up})
+        return
+    show_text(
+        "Given up; the next `fedtrain-aggregator serve` asks all partners anew."
+        if given_up
+        else "No round is open."
+    )
+
+
 def _facts(federation: Federation, run_id: str) -> dict[str, Any]:
     from aggregator.run_files import (  # noqa: PLC0415
         released_history,

@@ -232,8 +232,9 @@ class Agent:
         if answer is None and self._may_have_left(asked):
             self._tell(
                 "lost",
-                f"The answer to round {asked.round_number} was sent and is damaged "
-                "here. It is not computed again: that would show its noise twice.",
+                f"The answer to round {asked.round_number} was sent and is not kept "
+                "here. It is not computed again: that would show its noise twice. The "
+                "operator can ask anew: `fedtrain-aggregator runs again`.",
             )
             self._local.pause(_LOOK_AGAIN_S)
             return

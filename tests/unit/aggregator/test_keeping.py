@@ -8,6 +8,8 @@ from aggregator.audit import audit
 from aggregator.backup import backup, restore
 from aggregator.cli import main
 from aggregator.home import Federation, federation_in
+from aggregator.journal import Journal
+from aggregator.run_book import RunBook
 from aggregator.standing import standing
 from aggregator.stopping import stop_run
 from fedtrain.core.errors import ConfigError, JournalError, LedgerError
@@ -124,6 +126,21 @@ def test_a_changed_backup_is_refused_before_anything_is_written(home, tmp_path):
     with pytest.raises(ConfigError, match=r"plan\.json"):
         restored(saved, home.path)
     assert not home.path.exists()
+
+
+def test_an_attempt_that_is_given_up_is_another_next_time(home, capsys):
+    where = ("--home", str(home.path), "--yes")
+    assert run_cli(capsys, "runs", "again", *where) == (0, {"given_up": 1})
+    assert run_cli(capsys, "runs", "again", *where) == (0, {"given_up": 0})
+    assert standing(home)["rounds"][1]["stage"] == "aborted"
+    journal = Journal(home.journal)
+    try:
+        assert RunBook(journal, RUN).next_attempt("train", 1) == 1
+        code, said = run_cli(capsys, "runs", "again", *where)
+    finally:
+        journal.close()
+    assert code == JournalError.exit_code
+    assert "another aggregator" in said["error"]["message"]
 
 
 def test_audit_compares_weights_with_the_journal(tmp_path):
