@@ -1,5 +1,6 @@
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
@@ -14,7 +15,8 @@ from aggregator.traffic import Traffic
 from fedtrain.wire import messages_pb2 as pb
 from tests.unit.aggregator.shown_page import STATES, shown_in
 
-DEPLOY = Path(__file__).parents[3] / "aggregator" / "deploy"
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "aggregator" / "deploy"
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,24 @@ def test_compose_builds_targets_that_exist():
         assert service["build"]["target"] in stages
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
+
+
+def test_the_image_takes_what_is_there_and_nothing_else():
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", _containerfile(), re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    assert all((ROOT / name).exists() for name in names)
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert ignored[1] == "*"
+    assert {line[1:] for line in ignored if line.startswith("!")} == names
+
+
+def test_the_image_installs_and_starts_what_the_package_declares():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (extras,) = re.findall(r"pip install .*\[(.*)\]", _containerfile())
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    entries = re.findall(r'^ENTRYPOINT \["(.*)"\]$', _containerfile(), re.MULTILINE)
+    assert entries == ["fedtrain-aggregator", "fedtrain-client"]
+    assert set(entries) <= set(project["scripts"])
 
 
 def test_dashboard_asks_for_metrics_that_exist(tmp_path):
