@@ -2,7 +2,6 @@
 
 import resource
 import signal
-import sys
 import threading
 import time
 from functools import partial
@@ -11,14 +10,12 @@ from fedtrain.wire.signing import Sequencer
 
 
 def befall(faults: dict[str, float]) -> None:
-    """Prepares this process, before TensorFlow is loaded, for what is to happen to it.
+    """Prepares this process for what is to happen to it.
 
     Args:
       faults: ``clock`` and ``disk``: seconds from now at which the wall clock jumps, by
         ``jump_s``, and the disk is full for a second.
     """
-    if "tensorflow" in sys.modules:
-        raise RuntimeError("TensorFlow was loaded before the process was prepared.")
     # Bound when the module was imported; here it is to see the jump.
     Sequencer.__init__.__kwdefaults__["clock"] = lambda: time.time_ns()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

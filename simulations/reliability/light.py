@@ -3,7 +3,6 @@
 Each function is the whole of one process, which faults may end at any moment.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -100,23 +99,24 @@ def load(folder: Path) -> tuple[Weights, list[list[str]]]:
     return max(intact, key=lambda one: len(one[1]), default=start)
 
 
-def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> None:
+def aggregate(path: str, home: str, port: int, faults: dict[str, float]) -> None:
     """The aggregator's process.
 
     Args:
-      folder: Of the run.
+      path: Of the run's folder.
       home: Of the authority.
       port: Where it listens.
       faults: Of this process; see ``befall``.
     """
-    befall(faults)
+    _prepare(faults)
+    folder = Path(path)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         journal = Journal(folder / "journal")
         rounds = Rounds(
             journal, run_id=RUN_ID, plan_sha256=plan().sha256, folder=folder / "spool"
         )
-        served = Served(rounds, Authority(home), plan().canonical())
+        served = Served(rounds, Authority(Path(home)), plan().canonical())
         with serving(Server(served, address=f"127.0.0.1:{port}")):
             _train(rounds, folder)
             rounds.finish("finished", "all rounds are done")
@@ -127,10 +127,11 @@ def aggregate(folder: Path, home: Path, port: int, faults: dict[str, float]) -> 
         sys.exit(error.exit_code)
 
 
-def take_part(home: Path, invitation: Path, faults: dict[str, float]) -> None:
+def take_part(path: str, invitation: str, faults: dict[str, float]) -> None:
     """A partner's process; ends when the run is finished."""
-    befall(faults)
-    invited = read_invitation(invitation)
+    _prepare(faults)
+    home = Path(path)
+    invited = read_invitation(Path(invitation))
     own = Home(home, invited.client_id)
     work = _Work(invited.client_id)
     local = Local(
@@ -236,7 +237,11 @@ def _checkpoint(path: Path) -> tuple[Weights, list[list[str]]] | None:
     return np.frombuffer(content, np.float32), facts["survivors"]
 
 
+def _prepare(faults: dict[str, float]) -> None:
+    if "tensorflow" in sys.modules:
+        raise RuntimeError("TensorFlow was loaded; the light programs must not.")
+    befall(faults)
+
+
 def _say(text: str) -> None:
-    """Prints a line for the harness; what it goes to may be the disk that is full."""
-    with contextlib.suppress(OSError):
-        print(f"{time.monotonic():.2f} {text}", file=sys.stderr, flush=True)
+    print(f"{time.monotonic():.2f} {text}", file=sys.stderr)

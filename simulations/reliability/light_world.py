@@ -40,7 +40,7 @@ class Federation:
         self._held.bind(("127.0.0.1", 0))
         self.port: int = self._held.getsockname()[1]
         self.proxy = Proxy(self.port, np.random.default_rng(0))
-        self.nursery = Nursery()
+        self.nursery = Nursery(light.__name__)
         authority = init(folder / "authority", name="light", hosts=["localhost"])
         for name in light.COHORT:
             self._enrol(authority, name)

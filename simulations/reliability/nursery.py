@@ -1,10 +1,15 @@
-"""A process that has imported the light programs, and forks one whenever it is asked.
+"""A process that has imported the programs, and forks one whenever it is asked.
 
-A program of its own, so that nothing of the harness (TensorFlow, threads, pytest) is in
-what it forks, and a fork costs milliseconds. When the harness ends, however it ends,
+A program of its own, so that nothing of the harness (threads, pytest, its modules) is
+in what it forks, and a fork costs milliseconds. When the harness ends, however it ends,
 the nursery reads the end of its input and kills all that it started.
+
+python -m simulations.reliability.nursery MODULE
 """
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import signal
@@ -15,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fedtrain.cli.worker_process import end_with
-from simulations.reliability import light
 
-_PROGRAMS = {"aggregate": light.aggregate, "take_part": light.take_part}
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Child:
@@ -38,25 +42,42 @@ class Child:
         # Nobody takes its number before it is waited for.
         if self.exitcode is None:
             os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def wait(self) -> int:
+        """Returns its exit code once it has ended."""
+        if self.exitcode is None:
             self._nursery.wait(self)
+        return self.exitcode or 0
 
 
 class Nursery:
-    """The harness's end of it. Close it at the end."""
+    """The harness's end of it. Close it at the end.
 
-    def __init__(self) -> None:
+    Args:
+      module: Where the programs are functions; imported once.
+    """
+
+    def __init__(self, module: str) -> None:
         self._children: dict[int, Child] = {}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "simulations.reliability.nursery"],
+            [sys.executable, "-m", "simulations.reliability.nursery", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=_ROOT,
         )
 
     def start(self, program: str, arguments: list[Any], log: Path) -> Child:
-        """Runs a function of ``light``; what it prints is added to ``log``."""
-        names = [str(a) if isinstance(a, Path) else a for a in arguments]
-        pid = self._ask({"start": program, "arguments": names, "log": str(log)})["pid"]
+        """Runs a function of the module; what it prints is added to ``log``.
+
+        Args:
+          program: The function's name.
+          arguments: Plain values and paths; paths arrive as text.
+          log: A file.
+        """
+        request = {"start": program, "arguments": arguments, "log": log}
+        pid = self._ask(request)["pid"]
         self._children[pid] = Child(self, pid)
         return self._children[pid]
 
@@ -82,7 +103,7 @@ class Nursery:
     def _ask(self, request: dict[str, Any]) -> Any:
         if self._server.stdin is None or self._server.stdout is None:
             raise RuntimeError("The nursery was closed.")
-        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.write(json.dumps(request, default=str) + "\n")
         self._server.stdin.flush()
         line = self._server.stdout.readline()
         if not line:
@@ -94,20 +115,21 @@ def main() -> None:
     """Answers each line of the input by one, until there is no more."""
     # Ctrl-C at a terminal reaches all; only the end of the input is what ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    programs = importlib.import_module(sys.argv[1])
     living: set[int] = set()
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line), living)), flush=True)
+        print(json.dumps(_answer(json.loads(line), programs, living)), flush=True)
     for pid in living:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
 
-def _answer(request: dict[str, Any], living: set[int]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], programs: Any, living: set[int]) -> dict[str, Any]:
     if "start" in request:
         nursery = os.getpid()
         pid = os.fork()
         if not pid:
-            _be(request, nursery)
+            _be(request, programs, nursery)
         living.add(pid)
         return {"pid": pid}
     if "wait" in request:
@@ -122,14 +144,13 @@ def _ended(living: set[int], asked: set[int], how: int) -> list[list[int]]:
     return codes
 
 
-def _be(request: dict[str, Any], nursery: int) -> None:
+def _be(request: dict[str, Any], programs: Any, nursery: int) -> None:
     """The child: runs the function, and never returns."""
     code = 1
     try:
         end_with(nursery)
         _print_to(request["log"])
-        given = [Path(a) if isinstance(a, str) else a for a in request["arguments"]]
-        _PROGRAMS[request["start"]](*given)
+        getattr(programs, request["start"])(*request["arguments"])
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)
@@ -145,6 +166,22 @@ def _print_to(log: str) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (handle, 1), (handle, 2)):
         os.dup2(source, target)
+    sys.stdout = sys.stderr = io.TextIOWrapper(_Log(), "utf-8", write_through=True)
+
+
+class _Log(io.RawIOBase):
+    """Standard error that never fails: a full disk is not that of the log."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, content: Any) -> int:
+        with contextlib.suppress(OSError):
+            os.write(2, content)
+        return len(content)
 
 
 if __name__ == "__main__":

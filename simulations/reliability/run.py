@@ -21,19 +21,8 @@ _BAR_S = 120.0
 
 def main() -> None:
     """Prints a line for each run, and what all of them came to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1, help="of the first run")
-    parser.add_argument("--faults", type=int, default=8, help="in each run")
-    options = parser.parse_args()
-    seeds = range(options.seed, options.seed + options.runs)
-    outcomes = []
-    for outcome in trials(seeds, num_faults=options.faults):
-        outcomes.append(outcome)
-        print(line_of(outcome), flush=True)
-    print(json.dumps(summary(outcomes), indent=2))
-    if any(outcome.problem for outcome in outcomes):
-        raise SystemExit(1)
+    options = options_of(__doc__, runs=500, faults=8)
+    show(trials(seeds_of(options), num_faults=options.faults))
 
 
 def trials(
@@ -48,6 +37,31 @@ def trials(
             world = LightWorld(federation, Path(base) / f"run-{seed}")
             yield Trial(world, seed, patience or Patience()).outcome(num_faults)
             shutil.rmtree(world.folder)
+
+
+def options_of(about: str | None, *, runs: int, faults: int) -> argparse.Namespace:
+    """The command line, with what is done by default."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--runs", type=int, default=runs)
+    parser.add_argument("--seed", type=int, default=1, help="of the first run")
+    parser.add_argument("--faults", type=int, default=faults, help="in each run")
+    return parser.parse_args()
+
+
+def seeds_of(options: argparse.Namespace) -> range:
+    """One for each run."""
+    return range(options.seed, options.seed + options.runs)
+
+
+def show(outcomes: Iterable[Outcome]) -> None:
+    """Prints each outcome as it comes, then their summary; exits 1 at a problem."""
+    seen = []
+    for outcome in outcomes:
+        seen.append(outcome)
+        print(line_of(outcome), flush=True)
+    print(json.dumps(summary(seen), indent=2))
+    if any(outcome.problem for outcome in seen):
+        raise SystemExit(1)
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:

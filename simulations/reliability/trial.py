@@ -236,7 +236,9 @@ class Trial:
     def _restart_the_dead(self) -> None:
         self._world.poll()
         for name, process in list(self._processes.items()):
-            if process.exitcode in (None, 0):
+            # An aggregator that is done has still to tell partners who were away.
+            is_done = process.exitcode == 0 and name != AGGREGATOR
+            if process.exitcode is None or is_done:
                 continue
             if process.exitcode != -signal.SIGKILL:
                 self._happened.append(f"({name} ended: {process.exitcode})")
