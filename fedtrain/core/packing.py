@@ -7,7 +7,7 @@ writes the array accordingly, and whoever reads it has the same array to the bit
 from dataclasses import dataclass
 from typing import Literal
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import WireError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Packing:
     def __post_init__(self) -> None:
         is_grid, is_sparse = self.num_bits in (4, 8), self.num_kept is not None
         if is_grid == is_sparse or (self.num_kept or 0) < 0:
-            raise ConfigError(
+            raise WireError(
                 "A packing has either num_bits, 4 or 8, or num_kept, at least 0; got "
                 f"num_bits = {self.num_bits} and num_kept = {self.num_kept}."
             )

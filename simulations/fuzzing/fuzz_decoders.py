@@ -19,6 +19,7 @@ import atheris
 
 with atheris.instrument_imports(include=["fedtrain.wire"]):
     from fedtrain.core.errors import IdentityError, WireError
+    from fedtrain.core.packing import Packing
     from fedtrain.wire import messages_pb2 as pb
     from fedtrain.wire.arrays import ArraySpec, from_bytes, to_bytes
     from fedtrain.wire.certificates import certificate_in, check_leaf, requested_key
@@ -35,6 +36,11 @@ import numpy as np
 from aggregator.authority import Terms, init
 
 SPECS = [ArraySpec((3, 2), "float32"), ArraySpec((), "int64"), ArraySpec((5,), "bool")]
+PACKED = [
+    ArraySpec((), "float32"),
+    *(ArraySpec((7,), "float32", Packing(num_bits=bits)) for bits in (8, 4)),
+    ArraySpec((7,), "float32", Packing(num_kept=3)),
+]
 CONTENT = bytes(range(256)) * 8
 Decoder = Callable[[bytes], object]
 
@@ -72,8 +78,11 @@ def decoders(folder: Path) -> dict[str, tuple[Decoder, bytes]]:
             pass
 
     arrays = [np.ones((3, 2), np.float32), np.array(7), np.ones(5, bool)]
+    steps = np.array([0, 1, -2, 0, 3, 0, 0], np.float32)
+    packed = [np.array(1, np.float32), steps, steps, steps]
     return {
         "arrays": (lambda data: from_bytes(SPECS, data), to_bytes(SPECS, arrays)),
+        "packed": (lambda data: from_bytes(PACKED, data), to_bytes(PACKED, packed)),
         "certificate": (certificate, invitation.certificate.encode()),
         "certificate_request": (
             lambda data: requested_key(data, client_id="bank-a"),

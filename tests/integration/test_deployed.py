@@ -13,6 +13,7 @@ from aggregator.authority import Terms, init
 from aggregator.calls import Served
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.journal import Journal
+from aggregator.own_noise import forget_own_noise, own_noise
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.server import Server, serving
@@ -32,6 +33,7 @@ from fedtrain.project.scores import evaluate_of
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.acceptance import accept
+from fedtrain.wire.arrays import num_bytes
 from fedtrain.wire.enrolment import EnrolmentRequest
 from fedtrain.wire.identity import new_keys
 
@@ -121,7 +123,8 @@ def admitted(folder, bank, authority, terms):
     policy = policy_for(
         terms.plan,
         max_epsilon=float("inf"),  # a repeated simulation promises nothing
-        allow_central=False,
+        allow_central=bool(terms.plan.privacy)
+        and terms.plan.privacy.trust == "central",
         allow_exact_metrics=True,
     )
     write_policy(home.policy_path, policy.approving(terms.plan))
@@ -137,8 +140,8 @@ def take_part(folder, home, invitation):
 
 def served(folder, config, *, run_id="run"):
     """The run of ``config`` between three partners and an aggregator."""
-    project = deployed(config, folder=folder)
-    plan = plan_for(project, operator="test")
+    plan = plan_for(deployed(config, folder=folder), operator="test")
+    project = deployed(config, folder=folder, noise=own_noise(plan))
     authority = init(folder / "operator", name="credit", hosts=["localhost"])
     rounds = Rounds(
         Journal(folder / "journal"),
@@ -193,6 +196,51 @@ def test_deployed_equals_simulated(federation, client, privacy, evaluation):
         assert ("held_out_loss" in names) == (privacy is None)
         for name in names:
             assert own.metrics[name] == pytest.approx(other.metrics[name], rel=1e-5)
+
+
+def test_compressed_updates_of_a_deployed_run_are_those_of_the_simulated(federation):
+    rounds = {"num_rounds": 3, "update_compression": "top_k", "kept_fraction": 0.2}
+    config = config_of(POISSON, PRIVACY, rounds=rounds)
+    (federation / "simulated").mkdir()
+    simulation = build(config, folder=federation)
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    expected = result_of(simulation, one_by_one, federation / "simulated")
+    found = served(federation, config)
+    for own, other in zip(
+        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+    plan = plan_for(deployed(config, folder=federation), operator="test")
+    for bank in BANKS:
+        lines = (federation / "homes" / bank / "audit.jsonl").read_text().splitlines()
+        sent = [json.loads(line) for line in lines]
+        sizes = {entry["bytes"] for entry in sent if entry["what"] == "sending"}
+        assert sizes == {num_bytes(plan.contribution)}
+    plain = sum(spec.plain_bytes for spec in plan.contribution)
+    assert num_bytes(plan.contribution) < 0.6 * plain
+
+
+CENTRAL = PRIVACY | {"trust": "central", "mechanism": "discrete_gaussian"}
+ONE_STEP = {"sampling_rate": 0.25, "expected_batch_size": 10.0}
+FED_SGD = {"num_rounds": 2, "algorithm": "fed_sgd"}
+
+
+def test_an_aggregator_adds_exact_noise_from_its_own_key(federation):
+    config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD)
+    (federation / "simulated").mkdir()
+    simulation = build(config, folder=federation)
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    expected = result_of(simulation, one_by_one, federation / "simulated")
+    found = served(federation, config)
+    first, same = (
+        np.concatenate([np.ravel(leaf) for leaf in tf.nest.flatten(result.state)])
+        for result in (found, expected)
+    )
+    # Sums of whole numbers: equal to the bit where the clients' gradients are.
+    np.testing.assert_array_equal(first, same)
+    repeated = plan_for(deployed(config, folder=federation), operator="test")
+    with pytest.raises(ConfigError, match="key"):
+        own_noise(repeated).words(project_seed(), "noise")
 
 
 def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
-from fedtrain.core.errors import ConfigError, WireError
+from fedtrain.core.errors import WireError
 from fedtrain.core.packing import Packing
 from fedtrain.wire.arrays import ArraySpec, from_bytes, num_bytes, to_bytes
 
@@ -137,5 +137,5 @@ def test_packings_that_do_not_fit_are_refused(shape, dtype, kind):
     "kind", [{}, {"num_bits": 8, "num_kept": 1}, {"num_bits": 2}, {"num_kept": -1}]
 )
 def test_a_packing_is_one_of_the_two(kind):
-    with pytest.raises(ConfigError, match="either num_bits"):
+    with pytest.raises(WireError, match="either num_bits"):
         Packing(**kind)
