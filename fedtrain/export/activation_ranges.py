@@ -23,6 +23,7 @@ from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.examples import Array, map_arrays
 from fedtrain.export.needs import needed
 from fedtrain.export.payment import Payment
+from fedtrain.export.source import without_loops
 from fedtrain.privacy.paid_counts import NoisedCounts
 from fedtrain.project.paid_export import CALIBRATION
 
@@ -151,7 +152,7 @@ def _range(
 
 
 def _calibrated(served: Any, rows: Any) -> bytes:
-    function = served.features.get_concrete_function()
+    function = without_loops(served)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: one_by_one(rows)

@@ -22,7 +22,7 @@ from fedtrain.export.activation_ranges import one_by_one, quantised
 from fedtrain.export.calibration import Calibration
 from fedtrain.export.edge_metadata import with_metadata
 from fedtrain.export.one_step import one_step_a_kernel
-from fedtrain.export.source import ServedModel, Source
+from fedtrain.export.source import ServedModel, Source, without_loops
 
 VARIANTS = ("float32", "float16", "dynamic_int8", "int8")
 COMPRESSED = ("compressed_dynamic_int8", "compressed_int8")
@@ -56,7 +56,7 @@ def write_edge(
         measure ranges on, or the run has no compressed weights.
     """
     served = ServedModel(_compressed(source) if variant in COMPRESSED else source)
-    function = served.features.get_concrete_function()
+    function = without_loops(served)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], served)
     _SETTINGS[_plain(variant)](converter, source, calibration)
     ranges = calibration.ranges if calibration and needs_ranges(variant) else None
@@ -144,8 +144,9 @@ def _unconverted(source: Source, variant: str, error: Exception) -> str:
 def _reason(text: str) -> str:
     if "tensor list ops" in text:
         return (
-            "its recurrent loop collects a list of tensors (TensorListReserve), which "
-            "TFLite takes for one fixed number of rows only"
+            "it has a loop that collects a list of tensors (TensorListReserve), which "
+            "TFLite takes for one fixed number of rows only, and it is in no layer "
+            "that could be written without a loop"
         )
     missing = re.findall(r"(?:TF Select|Flex|Custom) ops: ([^\n]+)", text)
     if missing:

@@ -19,6 +19,7 @@ from fedtrain.export.payment import Payment
 from fedtrain.export.raw_examples import encoded_in_graph, raw_signature
 from fedtrain.export.synthetic import NUM_ROWS, shaped_like, synthetic
 from fedtrain.models.model import Model, output_values
+from fedtrain.models.unrolled import unrolled
 from fedtrain.project.build_data import read_rows
 from fedtrain.project.ledger_identity import file_identity
 from fedtrain.project.load import LoadedRun
@@ -124,6 +125,16 @@ class ServedModel(tf.Module):
             return tf.identity(outputs)
         one = outputs.shape.rank == 1 or outputs.shape[-1] == 1
         return tf.sigmoid(outputs) if one else tf.nn.softmax(outputs)
+
+
+def without_loops(served: ServedModel) -> Any:
+    """The signature that takes features, with a copy of each recurrent step.
+
+    Raises:
+      ConfigError: If a recurrent layer takes too many steps, or any number of them.
+    """
+    with unrolled():
+        return served.features.get_concrete_function()
 
 
 def source_of(

@@ -24,7 +24,9 @@ from fedtrain.models.keras_losses import (
     metric_quantities,
 )
 from fedtrain.models.keras_lstm import own_lstm_loops
+from fedtrain.models.keras_unrolled import unrolled_layers
 from fedtrain.models.model import ForwardPass, MaskedOutputs, Model, ModelWeights
+from fedtrain.models.unrolled import is_unrolled
 
 if keras.__version__.startswith("2."):
     from fedtrain.models import keras2 as engine
@@ -116,7 +118,7 @@ def mixing_layers(model: Any) -> tuple[str, ...]:
 def _forward(model: Any) -> Callable[..., ForwardPass]:
     run = _traceable(model)
     # In a graph the shapes are those of the graph; plain Python sees many batch sizes.
-    inside = tf.function(run, autograph=False)
+    inside, unrolled = (tf.function(run, autograph=False) for _ in range(2))
     outside = tf.function(run, autograph=False, reduce_retracing=True)
 
     def forward(
@@ -125,6 +127,7 @@ def _forward(model: Any) -> Callable[..., ForwardPass]:
         if not isinstance(training, bool):
             raise ConfigError(f"training must be True or False, got {training!r}.")
         traced: Any = outside if tf.executing_eagerly() else inside
+        traced = unrolled if is_unrolled() else traced
         traced = run if keras_trace.is_inlined() else traced
         flat = tuple(tf.nest.flatten((weights.trainable, weights.state)))
         seed = tf.convert_to_tensor(seed, tf.int32)
@@ -149,7 +152,8 @@ def _traceable(model: Any) -> Callable[..., Any]:
         constants = [(variable, tf.constant(value)) for variable, value in fixed]
         given = [*zip([*trainable, *state], values, strict=True), *constants]
         plain = keras_trace.without_inner_functions(layers)
-        with _TRACING, plain, own_lstm_loops(layers):
+        own_loops, no_loops = own_lstm_loops(layers), unrolled_layers(layers)
+        with _TRACING, plain, own_loops, no_loops:
             called = engine.call(model, given, features, seed, training=training)
         keras_trace.check_trace(model.name)
         _check_call(model, called, constants)

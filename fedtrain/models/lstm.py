@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fedtrain.models.unrolled import can_unroll, is_unrolled
+
 
 def lstm(values: Any, weights: dict[str, Any]) -> Any:
     """Hidden states [batch, time, units] for inputs [batch, time, features].
@@ -36,7 +38,25 @@ def lstm_over_time(values: Any, weights: dict[str, Any]) -> Any:
     kernel = weights["kernel"]
     flat = _rows(values) @ kernel + weights["bias"]
     shape = [_length(values), -1, kernel.shape[-1]]
-    return _recurrence(tf.reshape(flat, shape), weights["recurrent"])
+    projected = tf.reshape(flat, shape)
+    if is_unrolled() and can_unroll(projected.shape[0], "lstm"):
+        return _step_by_step(projected, weights["recurrent"])
+    return _recurrence(projected, weights["recurrent"])
+
+
+def _step_by_step(projected: Any, recurrent: Any) -> Any:
+    """As ``_recurrence``, without a loop and without a gradient of its own."""
+    halves = _halves(recurrent.shape[0], projected.dtype)
+    first, *others = tf.unstack(projected)
+    let_in, _, candidate, let_out = _by_gate(tf.tanh(halves * first))
+    cell = let_in * candidate
+    states = [let_out * tf.tanh(cell)]
+    for values in others:
+        sums = values + states[-1] @ recurrent
+        let_in, forget, candidate, let_out = _by_gate(tf.tanh(halves * sums))
+        cell = forget * cell + let_in * candidate
+        states.append(let_out * tf.tanh(cell))
+    return tf.stack(states)
 
 
 @tf.custom_gradient

@@ -38,7 +38,11 @@ LAYERS = {
         keras.layers.Embedding(50, 16),
         keras.layers.Flatten(),
     ],
-    "recurrent": [keras.layers.Input([5, 3]), keras.layers.LSTM(8)],
+    "recurrent": [
+        keras.layers.Input([5, 3]),
+        keras.layers.LSTM(8, return_sequences=True),
+        keras.layers.GRU(6),
+    ],
 }
 ROWS: dict[str, Any] = {
     "dense": RANDOM.normal(size=[40, 6]).astype(np.float32),
@@ -52,6 +56,7 @@ CASES = [
     ("convolution", "compressed_int8"),
     ("convolution", "compressed_dynamic_int8"),
     ("embedding", "compressed_dynamic_int8"),
+    ("recurrent", "dynamic_int8"),
 ]
 
 
@@ -137,13 +142,6 @@ def test_ranges_that_were_paid_for_take_the_place_of_measured_ones(
     outputs = interpreter.get_signature_runner()(features=rows)["outputs"]
     expected = source.reference()
     np.testing.assert_allclose(outputs, expected, atol=0.1 * np.abs(expected).max())
-
-
-def test_what_tflite_cannot_take_is_named(
-    source_of: Callable[[str], Source], tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match="TensorListReserve"):
-        written(source_of("recurrent"), tmp_path, "dynamic_int8")
 
 
 def test_compressed_variants_are_made_of_compressed_weights_only(

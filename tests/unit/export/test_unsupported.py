@@ -50,6 +50,16 @@ def test_tflite_names_the_operation(
     assert not list(tmp_path.iterdir())
 
 
+def test_loop_that_no_layer_knows_is_named(source_of: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"TensorListReserve.*The server target"):
+        write_edge(
+            source_of(lambda x: tf.transpose(tf.map_fn(tf.sin, tf.transpose(x)))),
+            tmp_path / "a.tflite",
+            variant="float32",
+            calibration=None,
+        )
+
+
 def test_server_takes_it(source_of: Any, tmp_path: Path) -> None:
     saved = write_server(source_of(_gamma), tmp_path, version=1)
     served = tf.saved_model.load(str(saved)).signatures["serving_default"]
