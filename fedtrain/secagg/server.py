@@ -114,9 +114,8 @@ class ServerSession:
         self._deals: dict[str, Deal] = {}
         self._boxes: dict[str, list[bytes]] = {}
         self._complaints: dict[str, Blame] = {}
-        self._total: Vector | None = None
-        self._announced: Survivors | None = None
-        self._unmasking: Unmasking | None = None
+        self._total: Vector = np.zeros(roster.vector_length, np.uint32)
+        self._announced = Survivors()
         self._answers: dict[str, Unmask] = {}
 
     @property
@@ -214,12 +213,6 @@ class ServerSession:
     def close_consistency(self) -> bytes:
         """Ends step 3; as many signatures as are needed, for the survivors."""
         self._advance(Step.CONSISTENCY)
-        self._unmasking = Unmasking(
-            roster=self.roster,
-            keys=self._keys,
-            deals={name: self._deals[name] for name in self.responders(Step.SHARES)},
-            survivors=self.responders(Step.INPUTS),
-        )
         names = self.responders(Step.CONSISTENCY)[: self.roster.parameters.threshold]
         signatures = [self._taken[Step.CONSISTENCY, name] for name in names]
         return self._signed(UNMASK_REQUEST, UnmaskRequest(signatures=signatures))
@@ -236,8 +229,6 @@ class ServerSession:
           BreachError: If a dealer's shares fit no secret: the sum cannot be had.
         """
         self._advance(Step.UNMASK)
-        if self._unmasking is None or self._total is None:
-            raise LateError("There is no sum yet.")
         try:
             self._unmasking.remove_masks(self._total, self._answers)
         except BreachError as error:
@@ -289,25 +280,27 @@ class ServerSession:
         if found != announced.sha256:
             reason = "its masked input is not what it announced, or was altered since"
             raise BreachError(Blame((client,), reason, proven=False))
-        if self._total is None:
-            self._total = vector
-        else:
-            np.add(self._total, vector, out=self._total)
+        np.add(self._total, vector, out=self._total)
 
     def _take_consistency(self, envelope: Envelope) -> None:
-        if self._announced is None:
-            raise LateError("No survivors are announced yet.")
         check_consistency(envelope, self.roster, self._announced)
 
     def _take_unmask(self, envelope: Envelope) -> None:
-        if self._unmasking is None:
-            raise LateError("No shares are asked for yet.")
         holder = envelope.sender
-        if holder not in self._unmasking.survivors:
+        if holder not in self._announced.survivors:
             raise proven(holder, "it opens shares, but is no survivor")
         answer = body_of(envelope, Unmask)
         self._unmasking.check_answer(answer, holder)
         self._answers[holder] = answer
+
+    @property
+    def _unmasking(self) -> Unmasking:
+        return Unmasking(
+            roster=self.roster,
+            keys=self._keys,
+            deals={name: self._deals[name] for name in self._announced.shared},
+            survivors=self._announced.survivors,
+        )
 
     def _deal_in(self, envelope: Envelope) -> Deal:
         return deal_in(

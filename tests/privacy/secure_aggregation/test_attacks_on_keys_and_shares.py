@@ -31,6 +31,7 @@ from fedtrain.secagg.messages_pb2 import (
     Delivery,
     Keys,
 )
+from fedtrain.secagg.server import LateError
 
 SMALL_ORDER = bytes(32)
 
@@ -358,6 +359,15 @@ def test_a_false_complaint_convicts_its_holder(stage):
     message = complaint(stage.with_deliveries(), "ada")
     blame = stage.server.receive_complaint(message)
     assert blame == Blame(("ada",), "its complaint about bob is false", proven=True)
+
+
+def test_a_complaint_after_its_step_is_late(stage):
+    message = complaint(stage.with_shares_held(), "ada")
+    for name in NAMES[:3]:
+        stage.send_input(name)
+    with pytest.raises(LateError, match="no complaints now"):
+        stage.closed().server.receive_complaint(message)
+    assert stage.server.blames == []
 
 
 def test_a_complaint_about_another_box_convicts_its_holder(stage):

@@ -146,6 +146,12 @@ def test_another_protocol_version(network):
         network.approval().checked(with_body(network, version=2), "ada")
 
 
+@pytest.mark.parametrize("field", ["nonce", "plan_sha256"])
+def test_a_nonce_or_hash_too_short_to_tell_sessions_apart(network, field):
+    with pytest.raises(BreachError, match="bytes"):
+        network.approval().checked(with_body(network, **{field: b"short"}), "ada")
+
+
 def test_roster_of_another_operator(network):
     message = network.roster(0).signed(Ed25519PrivateKey.generate())
     with pytest.raises(UnauthenticError, match="signature"):

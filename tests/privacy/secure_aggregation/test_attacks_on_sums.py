@@ -371,3 +371,30 @@ def test_an_answer_is_not_taken_for_a_signature(stage):
         stage.server.receive_consistency(stage.answers["ada"])
     with pytest.raises(UnauthenticError, match="kind"):
         stage.server.receive_unmask(stage.signatures["ada"])
+
+
+def test_what_is_no_message_is_left_out(stage):
+    server = stage.with_inputs().server
+    for receive in (
+        server.receive_keys,
+        server.receive_shares,
+        server.receive_complaint,
+        server.receive_consistency,
+        server.receive_unmask,
+        lambda message: server.receive_input(message, ()),
+    ):
+        for message in (b"no message", bytes(2**20 + 1), stage.announced + b"0"):
+            with pytest.raises(UnauthenticError):
+                receive(message)
+    np.testing.assert_array_equal(stage.with_sum(), stage.total())
+
+
+def test_no_step_is_closed_before_its_turn_or_twice(stage):
+    with pytest.raises(LateError, match="KEYS, not SHARES"):
+        stage.server.close_shares()
+    stage.with_keys()
+    with pytest.raises(LateError, match="SHARES, not KEYS"):
+        stage.server.close_keys()
+    stage.with_sum()
+    with pytest.raises(LateError, match="OVER"):
+        stage.server.close_unmask()
