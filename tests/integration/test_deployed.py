@@ -13,7 +13,6 @@ from aggregator.authority import Terms, init
 from aggregator.calls import Served
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.journal import Journal
-from aggregator.own_noise import forget_own_noise, own_noise
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.server import Server, serving
@@ -123,8 +122,7 @@ def admitted(folder, bank, authority, terms):
     policy = policy_for(
         terms.plan,
         max_epsilon=float("inf"),  # a repeated simulation promises nothing
-        allow_central=bool(terms.plan.privacy)
-        and terms.plan.privacy.trust == "central",
+        allow_central=False,
         allow_exact_metrics=True,
     )
     write_policy(home.policy_path, policy.approving(terms.plan))
@@ -140,8 +138,8 @@ def take_part(folder, home, invitation):
 
 def served(folder, config, *, run_id="run"):
     """The run of ``config`` between three partners and an aggregator."""
-    plan = plan_for(deployed(config, folder=folder), operator="test")
-    project = deployed(config, folder=folder, noise=own_noise(plan))
+    project = deployed(config, folder=folder)
+    plan = plan_for(project, operator="test")
     authority = init(folder / "operator", name="credit", hosts=["localhost"])
     rounds = Rounds(
         Journal(folder / "journal"),
@@ -218,29 +216,6 @@ def test_compressed_updates_of_a_deployed_run_are_those_of_the_simulated(federat
         assert sizes == {num_bytes(plan.contribution)}
     plain = sum(spec.plain_bytes for spec in plan.contribution)
     assert num_bytes(plan.contribution) < 0.6 * plain
-
-
-CENTRAL = PRIVACY | {"trust": "central", "mechanism": "discrete_gaussian"}
-ONE_STEP = {"sampling_rate": 0.25, "expected_batch_size": 10.0}
-FED_SGD = {"num_rounds": 2, "algorithm": "fed_sgd"}
-
-
-def test_an_aggregator_adds_exact_noise_from_its_own_key(federation):
-    config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD)
-    (federation / "simulated").mkdir()
-    simulation = build(config, folder=federation)
-    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
-    expected = result_of(simulation, one_by_one, federation / "simulated")
-    found = served(federation, config)
-    first, same = (
-        np.concatenate([np.ravel(leaf) for leaf in tf.nest.flatten(result.state)])
-        for result in (found, expected)
-    )
-    # Sums of whole numbers: equal to the bit where the clients' gradients are.
-    np.testing.assert_array_equal(first, same)
-    repeated = plan_for(deployed(config, folder=federation), operator="test")
-    with pytest.raises(ConfigError, match="key"):
-        own_noise(repeated).words(project_seed(), "noise")
 
 
 def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
