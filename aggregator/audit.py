@@ -84,6 +84,18 @@ def audit(federation: Federation) -> list[Check]:
     ]
 
 
+def partner_heads(federation: Federation) -> list[dict[str, Any]]:
+    """The newest head of each partner's audit log that came with a contribution."""
+    heads: dict[str, dict[str, Any]] = {}
+    database = federation.service().database
+    for event in stored_events(federation.journal, database):
+        body = event.draft.body
+        if event.draft.kind == "accepted" and "audit" in body:
+            head = f"{body['audit']['length']}:{body['audit']['hash']}"
+            heads[body["client"]] = {"run": event.draft.run_id, "head": head}
+    return [{"partner": name, **heads[name]} for name in sorted(heads)]
+
+
 def checkpoints(folder: RunFolder) -> list[Path]:
     """The checkpoints of a run, the oldest first."""
     return sorted(folder.checkpoints.glob("round-*.ckpt"))

@@ -17,6 +17,24 @@ audit = typer.Typer(
 
 
 @audit.command()
+def heads(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
+    """Show the last head of each partner's own log, which it has signed.
+
+    The partner's `fedtrain-client audit verify ID --noted LENGTH:HASH` then shows that
+    the log which it keeps is the one that it had.
+    """
+    from aggregator.audit import partner_heads  # noqa: PLC0415
+
+    rows = partner_heads(federation_in(home))
+    if format is Format.json:
+        show_json(rows)
+    elif rows:
+        show_table(rows, title="Partners' logs, as they signed them")
+    else:
+        show_text("Nobody has sent a head yet.")
+
+
+@audit.command()
 def verify(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     """Check journal, ledger, run folder and releases; may be run while serving."""
     from aggregator.audit import audit as look  # noqa: PLC0415

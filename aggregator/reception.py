@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aggregator.events import Draft, now_ms
 from aggregator.journal import JournalUnavailableError
@@ -100,13 +100,14 @@ class Reception:
         if code != pb.ACCEPTED:
             raise RefusedError(code, _WORDS[code])
         _check_declared(header, num_bytes(state.contribution))
+        facts = {"sequence": request.sequence, **_audit_head(header)}
         self._begin_sending(client_id)
         self._is_seen(client_id, "sends its contribution")
         return Upload(
             self._spool.contribution(state, client_id, sha256),
             Declared(header.num_bytes, sha256, state.contribution),
             settle=lambda code: self._settled(
-                _Settlement(state, client_id, sha256, request.sequence, code)
+                _Settlement(state, client_id, sha256, facts, code)
             ),
             ended=lambda: self._end_sending(client_id),
         )
@@ -192,13 +193,13 @@ class _Settlement:
         state: RoundState,
         client_id: str,
         sha256: str,
-        sequence: int,
+        facts: Mapping[str, Any],
         code: pb.Code,
     ) -> None:
         self.state = state
         self.client_id = client_id
         self.sha256 = sha256
-        self.sequence = sequence
+        self.facts = facts
         self.code = code
         self.receipt: pb.Receipt | None = None
 
@@ -209,16 +210,22 @@ class _Settlement:
         if self.code == pb.NON_FINITE:
             lost = {"client": self.client_id, "why": "numbers that are not finite"}
             return book.draft(self.state, "lost", lost)
-        body = {
-            "client": self.client_id,
-            "sha256": self.sha256,
-            "sequence": self.sequence,
-        }
+        body = {"client": self.client_id, "sha256": self.sha256, **self.facts}
         return book.draft(self.state, "accepted", body)
 
 
 def _awaits(state: RoundState, client_id: str) -> bool:
     return answer_to(state, client_id, "") == pb.ACCEPTED
+
+
+def _audit_head(header: pb.SubmitHeader) -> dict[str, Any]:
+    """The head of the client's audit log, as the client has signed it."""
+    if not header.audit_sha256:
+        return {}
+    if len(header.audit_sha256) != 32:
+        raise RefusedError(pb.MALFORMED, "The audit log's hash must have 32 bytes.")
+    head = {"length": header.audit_length, "hash": header.audit_sha256.hex()}
+    return {"audit": head}
 
 
 def _check_declared(header: pb.SubmitHeader, expected: int) -> None:

@@ -286,12 +286,15 @@ class Agent:
     def _outcome(
         self, session: _Session, asked: RoundTask, answer: Answer
     ) -> tuple[str, str]:
+        head = self._audit.head()
         header = pb.SubmitHeader(
             attempt=asked.attempt,
             kind=pb.TRAIN if asked.kind == "train" else pb.EVALUATE,
             num_bytes=answer.facts["num_bytes"],
             sha256=bytes.fromhex(answer.facts["sha256"]),
             plan_sha256=bytes.fromhex(session.plan.sha256),
+            audit_length=head["length"],
+            audit_sha256=bytes.fromhex(head["hash"]),
         )
         try:
             self._patience.until_answered(

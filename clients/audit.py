@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedtrain.core.chain import (
     GENESIS,
@@ -20,6 +20,18 @@ from fedtrain.core.chain import (
     usable,
 )
 from fedtrain.core.errors import LedgerError
+
+
+class Head(NamedTuple):
+    """What a log was once.
+
+    Attributes:
+      length: Number of its entries.
+      hash: Of the last one.
+    """
+
+    length: int
+    hash: str
 
 
 class AuditLog:
@@ -68,19 +80,30 @@ class AuditLog:
         return None
 
 
-def verify(path: Path) -> dict[str, Any]:
+def verify(path: Path, noted: Head | None = None) -> dict[str, Any]:
     """Checks every entry of the log at ``path``.
+
+    Args:
+      path: Of the log.
+      noted: A head that it had once, as the aggregator received it with an answer.
 
     Returns:
       Its length and the hash of its last entry: whoever notes these down can tell
       later whether its end is missing.
 
     Raises:
-      LedgerError: If there is no log, or an entry is not what was written.
+      LedgerError: If there is no log, an entry is not what was written, or what was
+        noted is not in it.
     """
     if not path.exists():
         raise LedgerError(f"{path} does not exist: nothing has left this machine yet.")
-    return {"log": str(path), "intact": True, **_head(entries(path))}
+    found = entries(path)
+    if noted is not None and _head(found[: noted.length]) != noted._asdict():
+        raise LedgerError(
+            f"{path} is not the log whose entry {noted.length} had the hash "
+            f"{noted.hash}: it was replaced, or lost its end. Keep it as evidence."
+        )
+    return {"log": str(path), "intact": True, **_head(found)}
 
 
 def entries(path: Path) -> list[dict[str, Any]]:

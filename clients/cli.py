@@ -253,10 +253,20 @@ def show_policy(
 
 @audit_app.command("verify")
 def verify_audit(
-    client_id: ClientId, *, home: HomeFolder = None, format: AsFormat = Format.text
+    client_id: ClientId,
+    *,
+    home: HomeFolder = None,
+    noted: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH:HASH", help="A head that the operator has received."
+        ),
+    ] = None,
+    format: AsFormat = Format.text,
 ) -> None:
     """Check that no entry of the log was changed, taken out or put in."""
-    found = audit.verify(_home(client_id, home).audit_path)
+    head = None if noted is None else _head_in(noted)
+    found = audit.verify(_home(client_id, home).audit_path, head)
     if format is Format.json:
         show_json(found)
         return
@@ -283,6 +293,13 @@ def _home(client_id: str, folder: Path | None) -> Home:
 def _invited(path: Path, folder: Path | None) -> tuple[Invitation, Home]:
     invited = read_invitation(path)
     return invited, _home(invited.client_id, folder)
+
+
+def _head_in(noted: str) -> audit.Head:
+    length, _, hash_ = noted.partition(":")
+    if not (length.isascii() and length.isdigit()):
+        raise ConfigError(f"--noted must be LENGTH:HASH, got {noted!r}.")
+    return audit.Head(int(length), hash_)
 
 
 def _against(policy: Policy | None, invited: Invitation) -> list[str]:

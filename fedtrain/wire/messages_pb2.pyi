@@ -148,20 +148,24 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class SubmitHeader(_message.Message):
-    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256", "encoding")
+    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256", "encoding", "audit_length", "audit_sha256")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PLAN_SHA256_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_SHA256_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     kind: TaskKind
     num_bytes: int
     sha256: bytes
     plan_sha256: bytes
     encoding: Encoding
-    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
+    audit_length: int
+    audit_sha256: bytes
+    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., audit_length: _Optional[int] = ..., audit_sha256: _Optional[bytes] = ...) -> None: ...
 
 class SubmitPart(_message.Message):
     __slots__ = ("header", "content")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.audit import AuditLog, entries, verify
+from clients.audit import AuditLog, Head, entries, verify
 from fedtrain.core import chain
 from fedtrain.core.errors import LedgerError
 
@@ -26,6 +26,23 @@ def test_entries_are_there_again_and_go_on(log):
     assert again.last(what="sending", round=1)["bytes"] == 32
     assert again.last(what="sending", round=3) is None
     assert log.path.stat().st_mode & 0o077 == 0
+
+
+def test_a_log_that_lost_its_end_is_not_the_one_that_was_noted(log):
+    noted = Head(**log.head())
+    log.append("accepted", {"round": 2})
+    assert verify(log.path, noted)["length"] == 4
+    lines = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text("".join(lines[:2]))
+    assert verify(log.path)["intact"]
+    with pytest.raises(LedgerError, match="replaced, or lost its end"):
+        verify(log.path, noted)
+    log.path.unlink()
+    again = AuditLog(log.path)
+    for number in range(3):
+        again.append("sending", {"round": number, "bytes": 33})
+    with pytest.raises(LedgerError, match="replaced, or lost its end"):
+        verify(log.path, noted)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """Agents and the real aggregator, in one process over TLS, without TensorFlow."""
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from light_work import Bank, LightWork
 
+from aggregator.audit import partner_heads
 from aggregator.authority import Terms
 from aggregator.calls import Served
 from aggregator.journal import Journal
 from aggregator.rounds import RoundCall, Rounds
 from aggregator.server import Server, serving
+from clients.audit import Head, entries, verify
 from clients.calls import RefusedError
 
 pytestmark = pytest.mark.network
@@ -66,7 +69,7 @@ def served(tmp_path, authority, plan):
             rounds.finish("stopped", "the test is over")
 
 
-def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan):
+def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan, tmp_path):
     rounds, banks, pool = served
     running = [pool.submit(bank.run) for bank in banks]
     for number in range(3):
@@ -80,6 +83,14 @@ def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan):
         ended.result(120)
     assert [bank.left for bank in banks] == [["sending", "accepted"] * 3] * 3
     assert [len(bank.work.tasks) for bank in banks] == [3, 3, 3]
+    service = SimpleNamespace(database=None)
+    kept = SimpleNamespace(journal=tmp_path / "journal", service=lambda: service)
+    for bank, told in zip(banks, partner_heads(kept), strict=True):
+        log = bank.home.audit_path
+        length, _, hash_ = told["head"].partition(":")
+        verify(log, Head(int(length), hash_))
+        *_, sending, accepted = entries(log)
+        assert (sending["hash"], accepted["what"]) == (hash_, "accepted")
 
 
 def test_a_revoked_partner_ends_and_the_others_go_on(served, plan, authority):
