@@ -46,6 +46,13 @@ def test_uniforms_never_touch_their_ends():
     assert draws.max() < 1.0
 
 
+def test_signs_are_one_or_minus_one_with_equal_chances():
+    signs = seeds.signs(10_000, seeds.root(6), tf.float64).numpy()
+    assert set(signs) == {-1.0, 1.0}
+    # Their sum has a deviation of 100; beyond 6 of them in under 1e-8 of all seeds.
+    assert abs(signs.sum()) < 600
+
+
 def test_split_gives_different_seeds():
     parts = seeds.split(SEED, 100).numpy()
     assert len({tuple(part) for part in parts}) == 100
