@@ -212,6 +212,7 @@ def show_rounds(found_status: Mapping[str, Any]) -> None:
     rows = [
         {
             "round": one["round_number"],
+            "kind": one["kind"],
             "stage": one["stage"],
             "in": ", ".join(one["accepted"]),
             "missing": ", ".join(m["client"] for m in one["missing"]),

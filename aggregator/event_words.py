@@ -1,6 +1,7 @@
 """Events of the journal in plain English: for the page, and for log lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from aggregator.events import Draft
 
@@ -11,7 +12,7 @@ def in_words(draft: Draft) -> str:
     words: dict[str, Callable[[], str]] = {
         "planned": lambda: f"planned for {len(body['cohort'])} partners",
         "configured": lambda: "the model is ready to be fetched",
-        "collecting": lambda: _opened(body["num_deadlines"]),
+        "collecting": lambda: _opened(body),
         "accepted": lambda: f"contribution of {body['client']} is in",
         "lost": lambda: f"{body['client']} is lost: {body['why']}",
         "closed": lambda: f"closed with {len(body['accepted'])} contributions",
@@ -24,7 +25,9 @@ def in_words(draft: Draft) -> str:
     return tell() if tell is not None else draft.kind
 
 
-def _opened(num_deadlines: int) -> str:
-    if num_deadlines == 1:
-        return "open: waiting for contributions"
-    return f"too few at the deadline: waiting again (deadline {num_deadlines})"
+def _opened(body: Mapping[str, Any]) -> str:
+    awaited = "scores" if body.get("task") == "evaluate" else "contributions"
+    if body["num_deadlines"] == 1:
+        return f"open: waiting for {awaited}"
+    again = f"waiting again for {awaited} (deadline {body['num_deadlines']})"
+    return f"too few at the deadline: {again}"

@@ -21,12 +21,12 @@ from aggregator.page_state import Shown
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.seen import read_seen
 from aggregator.server import Server, serving
-from aggregator.stopping import PAUSED, STOPPED, Stopper, note_status, watched
+from aggregator.stopping import PAUSED, Stopper, note_status, watched
 from aggregator.traffic import PartnerSeen
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.core.files import write_atomically
-from fedtrain.project.run_folder import RunFolder
+from fedtrain.project.run_folder import STOPPED, RunFolder
 
 _TELL_S = 30.0
 _HERE_S = 90

@@ -54,12 +54,14 @@ class Best(NamedTuple):
     """The best round so far.
 
     Attributes:
+      metric: Of which it is the best.
       value: Its score.
       rounds_done: How many rounds led to it.
       num_worse: Evaluations since then, none of them better.
       weights: The global weights after it.
     """
 
+    metric: str
     value: float
     rounds_done: int
     num_worse: int
@@ -78,19 +80,24 @@ def watched(
     rounds_done: int,
     weights: ModelWeights,
 ) -> Best | None:
-    """The best round once one more is done; unchanged where it was not evaluated."""
+    """The best round once one more is done; unchanged where it was not evaluated.
+
+    A best round by another metric, from before a run was gone on with, is forgotten.
+    """
     if stop is None or stop.metric not in metrics:
         return best
+    if best is not None and best.metric != stop.metric:
+        best = None
     value = float(metrics[stop.metric])
     if best is not None and not stop.is_better(value, best.value):
         return best._replace(num_worse=best.num_worse + 1)
     if value != value:  # not a number: no first score
         return best
-    return Best(value, rounds_done, 0, weights)
+    return Best(stop.metric, value, rounds_done, 0, weights)
 
 
 def is_over(stop: EarlyStop | None, best: Best | None) -> bool:
     """Whether patience has run out."""
     if stop is None or stop.patience is None or best is None:
         return False
-    return best.num_worse >= stop.patience
+    return best.metric == stop.metric and best.num_worse >= stop.patience

@@ -87,6 +87,17 @@ def test_rounds_without_an_evaluation_do_not_count():
     assert watched(STOP, first, metrics={}, rounds_done=2, weights=None) is first
 
 
+def test_another_metric_begins_anew():
+    worst = watched(
+        STOP, None, metrics={"test_accuracy": 0.9}, rounds_done=1, weights=None
+    )._replace(num_worse=2)
+    assert is_over(STOP, worst)
+    other = replace(STOP, metric="test_ks")
+    assert not is_over(other, worst)
+    found = watched(other, worst, metrics={"test_ks": 0.1}, rounds_done=2, weights=None)
+    assert (found.metric, found.value, found.num_worse) == ("test_ks", 0.1, 0)
+
+
 def test_no_patience_at_all_is_refused():
     with pytest.raises(ConfigError, match="min_delta"):
         EarlyStop(metric="test_loss", min_delta=-1.0)
