@@ -22,8 +22,8 @@ def unrolled() -> Iterator[None]:
     Raises:
       ConfigError: At the end, naming a layer with too many steps, or any number.
     """
-    before = getattr(_THREAD, "refused", None)
-    _THREAD.refused = refused = []
+    refused: list[str] = []
+    before, _THREAD.refused = getattr(_THREAD, "refused", None), refused
     try:
         yield
     finally:
