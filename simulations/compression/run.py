@@ -204,7 +204,10 @@ def _of_variant(variant: Variant) -> dict[str, float]:
 
 
 def _row(bar: Bar, figures: Scores) -> list[str]:
-    value = bar.measure(figures)
+    try:
+        value = bar.measure(figures)
+    except KeyError as error:  # a variant that could not be made or run
+        return [bar.project, bar.text, f"no {error.args[0]}", "", "NO"]
     shown = [bar.project, bar.text, f"{value:.4g}"]
     if bar.most is not None:
         return [*shown, f"<= {bar.most:g}", "yes" if value <= bar.most else "NO"]
