@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import Message
 
-from fedtrain.core.errors import PolicyError
+from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.core.keystream import KeyStream
 from fedtrain.secagg import masks
 from fedtrain.secagg.answered import Answered, check_unanswered
@@ -105,7 +105,6 @@ class ClientSession:
         self._keys_sha256 = b""
         self._own_deal: Envelope | None = None
         self._holdings: Holdings | None = None
-        self._has_masked = False
         self._survivors: Survivors | None = None
         self._replies: dict[int, tuple[bytes, bytes]] = {}
 
@@ -136,13 +135,20 @@ class ClientSession:
 
         Returns:
           The message that announces it.
+
+        Raises:
+          ConfigError: If a vector was masked already, or the shares did not come.
         """
         own, holdings = self._secrets, self._holdings
-        if own is None or holdings is None or self._has_masked:
-            raise self._out_of_step(MASKED_INPUT)
+        if own is None or holdings is None:
+            raise ConfigError(
+                "A session masks one vector, once, after hold_shares: two vectors "
+                "under the same masks would show their difference."
+            )
         masks.check_vector(vector, self.roster.vector_length)
-        self._has_masked = True
+        self._secrets = None
         self._apply_masks(vector, own.seed, holdings.dealers)
+        self._pairs.clear()
         announced = MaskedInput(sha256=masks.content_sha256(vector))
         return self._signed(MASKED_INPUT, announced)
 
@@ -160,7 +166,7 @@ class ClientSession:
     def leave(self) -> None:
         """Drops the secrets; every further step is refused."""
         self._secrets = None
-        self._pairs = {}
+        self._pairs.clear()
         self._holdings = None
         self._survivors = None
 
@@ -217,7 +223,8 @@ class ClientSession:
         return b""
 
     def _confirm(self, envelope: Envelope) -> bytes:
-        if self._holdings is None or not self._has_masked or self._survivors:
+        has_masked = self._secrets is None
+        if self._holdings is None or not has_masked or self._survivors is not None:
             raise self._out_of_step(SURVIVORS)
         announced = body_of(envelope, Survivors)
         self._check_survivors(announced, self._holdings)

@@ -139,7 +139,21 @@ class SimulatedNetwork:
         server = self.server(round_number)
         opening = server.roster_message
         clients = {name: self.client(name, opening) for name in self.identities}
-        return _Session(server, clients, faults).run(vectors)
+        return played(server, clients, vectors, faults)
+
+
+def played(
+    server: ServerSession,
+    clients: Mapping[str, ClientSession],
+    vectors: Mapping[str, Vector],
+    faults: Faults = NO_FAULTS,
+) -> SecureSum:
+    """One session of honest sides, to its sum; the vectors stay as they are.
+
+    Raises:
+      TooFewClientsError: If too many were lost: nothing is known of any vector.
+    """
+    return _Session(server, clients, faults).run(vectors)
 
 
 @dataclass(frozen=True)

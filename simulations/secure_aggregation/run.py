@@ -146,7 +146,8 @@ class _Session:
                     key=self.network.identities[name],
                 )
             )
-            self.clients[name]._has_masked = True
+            # As if it had masked: the survivors are confirmed by those who did.
+            self.clients[name]._secrets = None
             self.server.receive_input(message, self._ones())
         input_s = (time.process_time() - began) / (1 + len(staying))
         return {"input_s": input_s}

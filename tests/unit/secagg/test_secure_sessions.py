@@ -1,12 +1,15 @@
 """Whole sessions: whoever is lost, in whatever order, the sum is exact or absent."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedtrain.core.errors import TooFewClientsError
+from fedtrain.secagg.client import ClientSession
 from fedtrain.secagg.parameters import LEAST_CLIENTS, MOST_CLIENTS, parameters_for
-from fedtrain.secagg.server import Step
-from fedtrain.secagg.simulated_network import Faults, SimulatedNetwork
+from fedtrain.secagg.server import ServerSession, Step
+from fedtrain.secagg.simulated_network import Faults, SimulatedNetwork, played
 
 LOSSES = (Step.KEYS, Step.SHARES, Step.INPUTS, Step.CONSISTENCY, Step.UNMASK)
 
@@ -139,3 +142,27 @@ def test_regional_sums_are_summed_as_contributions_are():
     }
     total = sum(vector for of_region in vectors for vector in of_region.values())
     np.testing.assert_array_equal(top.secure_sum(0, sums).total, total)
+
+
+def test_a_failed_round_is_tried_again_under_fresh_keys_without_one_client():
+    network = network_of(5)
+    vectors = vectors_for(network, np.random.default_rng(4))
+    lost = {"client-01": Step.INPUTS, "client-02": Step.INPUTS}
+    first = network.roster(0)
+    with pytest.raises(TooFewClientsError, match="INPUTS"):
+        network.secure_sum(0, vectors, Faults(lost=lost, carried=list))
+    roster = first.retried(without=["client-02"])
+    approval = replace(network.approval(), least_clients=4, least_honest_survivors=2)
+    clients = {
+        name: ClientSession(
+            roster.signed(network.operator_key),
+            client_id=name,
+            identity=network.identities[name],
+            approval=approval,
+            answered=network.answered[name],
+        )
+        for name in roster.client_ids
+    }
+    found = played(ServerSession(roster, network.operator_key), clients, vectors)
+    total = sum(vectors[name] for name in roster.client_ids)
+    np.testing.assert_array_equal(found.total, total)
