@@ -34,7 +34,8 @@ def fixed_point_sum(mechanism: IntegerGaussian, *, noise: Noise = SEEDED) -> Agg
     Args:
       mechanism: Bound, grid and noise.
       noise: ``SEEDED`` for simulations; ``ReleasedNoise(key)`` of a partner (trust
-        distributed) or of the server (trust central).
+        distributed) or of the server (trust central). With ``NOISE_OF_PARTNERS``, which
+        only describes, contributions are zeros whatever is encoded.
 
     Guarantees:
       Those of ``mechanism``. The sum of contributions does not depend on their order or
@@ -81,6 +82,23 @@ def fixed_point_sum(mechanism: IntegerGaussian, *, noise: Noise = SEEDED) -> Agg
     )
 
 
+def ring_vector(contribution: Contribution) -> Ring:
+    """Everything in an encoded contribution as one vector, which may be masked."""
+    return np.asarray(_flat((contribution.update, contribution.extras)))
+
+
+def from_ring_vector(total: Ring, *, like: Contribution) -> Contribution:
+    """The inverse of ``ring_vector``, of a sum.
+
+    Args:
+      total: uint32, modulo 2^32.
+      like: Any client's encoded contribution.
+    """
+    terms = (like.update, like.extras)
+    update, extras = _packed_like(tf.convert_to_tensor(total), terms)
+    return like._replace(update=update, extras=extras)
+
+
 def _source(noise: Noise) -> tuple[tuple[str, Any], ...]:
     return tuple(detail for detail in noise.details if detail[0] == "noise_source")
 
@@ -98,6 +116,8 @@ def _init(weights: Any) -> tuple[()]:
 def _encoded(
     mechanism: IntegerGaussian, noise: Noise, vector: Any, seed: seeds.HostSeed
 ) -> Ring:
+    if not noise.can_draw:
+        return np.zeros(mechanism.grid.num_weights, np.uint32)
     whole = mechanism.grid.encode(
         vector,
         clipping_norm=mechanism.clipping_norm,

@@ -179,6 +179,7 @@ class IntegerGaussian:
             ("num_clients", self.num_clients),
             ("num_honest", self.num_honest),
             ("share_stddev", math.sqrt(float(self.share_variance)) * self._grid_unit),
+            ("num_weights", self.grid.num_weights),
             ("grid_bits", self.grid.grid_bits),
             ("sensitivity_squared", self.grid.sensitivity_squared),
             ("log2_wrap_probability", round(self.log2_wrap_probability, 1)),

@@ -39,6 +39,11 @@ class Noise(Protocol):
         """What the mechanism says of it."""
         ...
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether it has what noise is drawn from; else it describes."""
+        ...
+
     def stddev_on_sum(self, clipping_norm: float, noise_multiplier: float) -> float:
         """The noise's standard deviation that earns the multiplier."""
         ...
@@ -87,6 +92,11 @@ class SeededNoise:
     def details(self) -> tuple[tuple[str, Any], ...]:
         """Nothing to add."""
         return ()
+
+    @property
+    def can_draw(self) -> bool:
+        """Always."""
+        return True
 
     def stddev_on_sum(self, clipping_norm: float, noise_multiplier: float) -> float:
         """The product of the two."""
@@ -141,6 +151,11 @@ class ReleasedNoise:
         """The source's name and what it adds to the sensitivity."""
         return (("noise_source", CRYPTOGRAPHIC), ("rounding_slack", _SLACK))
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether there is a key."""
+        return bool(self.key)
+
     def stddev_on_sum(self, clipping_norm: float, noise_multiplier: float) -> float:
         """Relative to the clipping norm and what rounding adds to it."""
         return noise_multiplier * clipping_norm * (1.0 + _SLACK)
@@ -175,7 +190,9 @@ class ReleasedNoise:
           round_number: From 0.
           input_hash: Of all that decides the contribution but the noise: the broadcast,
             the rows, the attempt if it asks for fresh noise. The same inputs repeat the
-            same noise; others draw other noise (but for a chance of 2^-64 each).
+            same noise; others draw other noise (but for a chance of 2^-64 each). With
+            trust distributed it contains what names the session of secure aggregation:
+            two sums with the same shares in them would differ by too little noise.
         """
         word = KeyStream(self.key, "seed", round_number, input_hash).words(1)
         return word.view("<i4").astype(np.int32)

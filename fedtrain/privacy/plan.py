@@ -38,7 +38,7 @@ class PrivacyPlan:
 
     Attributes:
       unit: Whose privacy: ``"example"``, ``"entity"`` or ``"client"``.
-      trust: Who adds the noise: ``"local"`` or ``"central"``.
+      trust: Who adds the noise: ``"local"``, ``"distributed"`` or ``"central"``.
       neighboring_relation: What two neighbouring data sets differ in.
       delta: Below one over ``num_units``.
       sampling: How the units of one noised sum are drawn: clients into a cohort (unit
@@ -59,6 +59,8 @@ class PrivacyPlan:
       num_weights: For the bound on signal to noise; None leaves that out.
       reserved: Noise multipliers of Gaussian releases besides the rounds, such as
         scores at the export: ``event`` counts them, so a budget keeps room for them.
+      num_in_sum: Clients whose noise one sum may hold (trust distributed).
+      num_honest: Of these, how many are counted on (trust distributed).
       further_attempts: Attempts at rounds that may be repeated, with noise of their
         own: ``event`` counts them besides the rounds.
     """
@@ -83,6 +85,8 @@ class PrivacyPlan:
     accept_weak_privacy: bool = False
     num_weights: int | None = None
     reserved: tuple[float, ...] = ()
+    num_in_sum: int | None = None
+    num_honest: int | None = None
     further_attempts: int = 0
 
     def __post_init__(self) -> None:
@@ -104,11 +108,16 @@ class PrivacyPlan:
         drawn_in_secret = self.unit != "client" or self.cohort_is_hidden
         return self.sampling == "poisson" and self.sampling_rate < 1 and drawn_in_secret
 
+    @property
+    def noise_surplus(self) -> float:
+        """Variance on a sum in which everyone's noise is, over what is needed."""
+        return (self.num_in_sum or 1) / (self.num_honest or 1)
+
     def round_event(self) -> Any:
         """What one unit of a client suffers in a round in which that client is."""
         noise = self._noise_multiplier()
         rate = self.sampling_rate if self.amplifies else 1.0
-        if self.trust == "central" and self.unit == "entity":
+        if self.trust != "local" and self.unit == "entity":
             return events.mixture(noise, rate, self.max_clients_per_entity)
         once = events.sampled(rate, events.gaussian(noise))
         if self.unit == "client":
@@ -141,6 +150,7 @@ class PrivacyPlan:
         if self.num_weights is None:
             return None
         noise_stddev_on_sum = self._noise_multiplier() * self.clipping_norm
+        noise_stddev_on_sum *= self.noise_surplus**0.5
         largest_sum = self.clipping_norm * self.expected_count
         return float(largest_sum / (noise_stddev_on_sum * self.num_weights**0.5))
 
@@ -223,21 +233,18 @@ def _check_noise(plan: PrivacyPlan) -> None:
 
 def _check_combination(plan: PrivacyPlan) -> None:
     if plan.trust == "distributed":
-        raise PrivacyError(
-            "trust = 'distributed' needs secure aggregation, so that only the noisy "
-            "sum is ever seen. Use trust = 'local', or 'central' if one owner may see "
-            "exact contributions."
-        )
+        _check_distributed(plan)
     if plan.trust == "local" and plan.unit == "client":
         raise PrivacyError(
             "unit = 'client' with trust = 'local' would add the full noise to each "
             "client's update and leave no signal. Use trust = 'central'."
         )
-    if plan.trust == "central" and plan.local_steps > 1 and plan.unit != "client":
+    if plan.trust != "local" and plan.local_steps > 1 and plan.unit != "client":
         raise PrivacyError(
-            f"local_steps is {plan.local_steps}: with trust = 'central' a contribution "
-            f"is one batch's sum of clipped gradients, because only then is one "
-            f"{plan.unit}'s effect bounded. Use local_steps = 1, or trust = 'local'."
+            f"local_steps is {plan.local_steps}: with trust = {plan.trust!r} a "
+            "contribution is one batch's sum of clipped gradients, because only then "
+            f"is one {plan.unit}'s effect bounded. Use local_steps = 1, or trust = "
+            "'local'."
         )
     if plan.sampling != "poisson" and plan.sampling_rate != 1.0:
         raise PrivacyError(
@@ -249,6 +256,27 @@ def _check_combination(plan: PrivacyPlan) -> None:
         raise PrivacyError(
             "neighboring_relation = 'replace_one' with Poisson sampling: no proof of "
             "that amplification is cited here. Use 'add_or_remove_one'."
+        )
+
+
+def _check_distributed(plan: PrivacyPlan) -> None:
+    if plan.num_honest is None or plan.num_in_sum is None:
+        raise PrivacyError(
+            "trust = 'distributed' needs secure aggregation, so that only the noisy "
+            "sum is ever seen: give num_in_sum and num_honest (rounds."
+            "secure_aggregation = true in a project file). Or use trust = 'local', or "
+            "'central' if one owner may see exact contributions."
+        )
+    validate.positive_integer(num_honest=plan.num_honest, num_in_sum=plan.num_in_sum)
+    if plan.num_honest > plan.num_in_sum:
+        raise PrivacyError(
+            f"num_honest is {plan.num_honest} of {plan.num_in_sum} clients in a sum. "
+            "Count on fewer, or enrol more clients."
+        )
+    if plan.cohort_is_hidden:
+        raise PrivacyError(
+            "cohort_is_hidden with trust = 'distributed': the aggregator, who is not "
+            "trusted, knows who takes part. Claim no amplification by the cohort."
         )
 
 

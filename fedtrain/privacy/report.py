@@ -29,6 +29,10 @@ SIMULATED_NOISE = (
     "seeded float noise from a Philox generator (fedtrain.core.seeds): repeatable, "
     "and therefore predictable; not a release"
 )
+SIMULATED_INTEGERS = (
+    "exact whole numbers on a grid, drawn from a seeded Philox generator "
+    "(fedtrain.core.seeds): repeatable, and therefore predictable; not a release"
+)
 FLOAT_EXCLUSION = (
     "Floating-point noise is not discrete: attacks on its rounding (Mironov, 2012) are "
     "out of scope in a simulation."
@@ -63,7 +67,8 @@ _RELATIONS = {
 }
 _TRUST: dict[Trust, str] = {
     "local": "each client adds its own noise, nobody else need be trusted",
-    "distributed": "the sum of shares of noise, under secure aggregation",
+    "distributed": "each client adds a share of the noise, and secure aggregation "
+    "shows only the sum; enough clients have to be honest",
     "central": "the aggregator sees exact contributions and adds the noise",
 }
 
@@ -209,7 +214,7 @@ def privacy_report(
         ledger_path=str(privacy.ledger.path),
         ledger_length=head["length"],
         ledger_hash=head["hash"],
-        noise_source=RELEASED_NOISE if status == "release" else SIMULATED_NOISE,
+        noise_source=_noise_source(privacy),
         code_version=f"fedtrain {fedtrain.__version__}",
         known_exclusions=_exclusions(privacy, rounds_done),
         empirical_lower_bound=None,
@@ -260,6 +265,18 @@ def _status(privacy: RunPrivacy) -> Status:
     return "NOT A RELEASE" if privacy.is_private else "simulated"
 
 
+def _noise_source(privacy: RunPrivacy) -> str:
+    if _status(privacy) == "release":
+        return RELEASED_NOISE
+    return SIMULATED_INTEGERS if _is_integer(privacy) else SIMULATED_NOISE
+
+
+def _is_integer(privacy: RunPrivacy) -> bool:
+    """Whether all noise is whole numbers on a sum of whole numbers."""
+    details = [dict(mechanism.details) for mechanism in privacy.mechanisms]
+    return all("sensitivity_squared" in own for own in details)
+
+
 def _shown_units(privacy: RunPrivacy) -> int | None:
     """Clients are public; how many private rows or entities there are is not."""
     if privacy.is_private and privacy.plan.unit != "client":
@@ -268,11 +285,18 @@ def _shown_units(privacy: RunPrivacy) -> int | None:
 
 
 def _exclusions(privacy: RunPrivacy, rounds_done: int) -> list[str]:
-    is_release = _status(privacy) == "release"
-    own = [*EXCLUSIONS, RELEASED_EXCLUSION if is_release else FLOAT_EXCLUSION]
+    own = [*EXCLUSIONS, *_rounding(privacy)]
     if rounds_done < privacy.plan.num_rounds:
         own.append(EARLY_EXCLUSION)
     return own if privacy.is_private else [*own, PUBLIC_EXCLUSION]
+
+
+def _rounding(privacy: RunPrivacy) -> list[str]:
+    """What is left open about floating-point numbers."""
+    if _is_integer(privacy):
+        return [] if privacy.plan.unit == "client" else [RELEASED_EXCLUSION]
+    is_release = _status(privacy) == "release"
+    return [RELEASED_EXCLUSION if is_release else FLOAT_EXCLUSION]
 
 
 def _worst_event(privacy: RunPrivacy) -> Any:

@@ -22,11 +22,14 @@ from fedtrain.project.build_privacy import private_round
 from fedtrain.project.build_round import plain_round
 from fedtrain.project.config import ProjectConfig, RuntimeSection
 from fedtrain.project.held_out import HeldOut, held_out_of
+from fedtrain.project.secure_session import session_of
 from fedtrain.rounds.evaluation import Evaluator
 from fedtrain.rounds.round import Round
 from fedtrain.rounds.runtime import Runtime
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.eager import EagerRuntime
+from fedtrain.runtimes.secure import SecureRuntime
+from fedtrain.secagg.parameters import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ def build(
         model=parts.model,
         sampler=parts.sampler,
         round_=round_of(parts.model),
-        runtime=runtime_of(config),
+        runtime=runtime_of(config, session_of(config, train.num_clients)),
         evaluator=evaluator,
         plan=plan,
         constraint=parts.constraint,
@@ -185,15 +188,22 @@ def _round(
     )
 
 
-def runtime_of(config: ProjectConfig) -> Runtime:
+def runtime_of(config: ProjectConfig, session: Parameters | None = None) -> Runtime:
     """The runtime of ``[runtime]``.
+
+    Args:
+      config: The settings.
+      session: Of secure aggregation: the eager runtime then runs the whole protocol,
+        the compiled one adds up the same numbers without masks.
 
     Raises:
       ConfigError: If it is TensorFlow Federated and that is not installed.
     """
     if config.runtime.kind == "compiled":
         return compiled_runtime(config.runtime)
-    return EagerRuntime() if config.runtime.kind == "eager" else _tff_runtime()
+    if config.runtime.kind == "eager":
+        return EagerRuntime() if session is None else SecureRuntime(session)
+    return _tff_runtime()
 
 
 def compiled_runtime(

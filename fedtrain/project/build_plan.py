@@ -12,6 +12,7 @@ from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.config import PrivacySection, ProjectConfig
 from fedtrain.project.paid_evaluation import noise_of_evaluations
 from fedtrain.project.paid_export import noise_multipliers
+from fedtrain.project.secure_session import session_of
 
 
 def plan_of(
@@ -51,6 +52,7 @@ def plan_of(
             *noise_of_evaluations(config),
         ),
         further_attempts=config.further_attempts,
+        **_shares(config, split.train.num_clients),
         **_drawn_units(config, privacy, sampler, split.train.num_clients),
     )
 
@@ -70,11 +72,22 @@ def _drawn_units(
             "cohort_is_hidden": privacy.cohort_is_hidden,
         }
     batch_size = config.client.expected_batch_size or 1.0
-    clients_in_sum = cohort_size if privacy.trust == "central" else 1.0
+    clients_in_sum = 1.0 if privacy.trust == "local" else cohort_size
     return {
         "expected_count": batch_size * clients_in_sum,
         "sampling_rate": config.client.sampling_rate or 1.0,
         "local_steps": config.client.local_steps or 1,
+    }
+
+
+def _shares(config: ProjectConfig, num_clients: int) -> dict[str, Any]:
+    """Whose noise a sum may hold, and on how much of it the promise rests."""
+    session = session_of(config, num_clients)
+    if session is None:
+        return {}
+    return {
+        "num_in_sum": session.num_clients,
+        "num_honest": session.num_honest_survivors,
     }
 
 

@@ -3,6 +3,9 @@
 - unit client, trust central: each client's update is clipped, the server adds noise;
 - unit example or entity, trust local: DP-SGD inside every client;
 - unit example or entity, trust central: one step a round, noise on the sum.
+
+With trust distributed it is the first or the last, in whole numbers, and each client
+adds a share of the noise.
 """
 
 import math
@@ -11,10 +14,12 @@ from typing import Any
 from fedtrain.aggregation.aggregator import Aggregator, chain
 from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.client_work import ClientWork
+from fedtrain.core import nests, seeds
 from fedtrain.models.model import Model
 from fedtrain.privacy.adaptive_clipping import adaptive_gaussian_mechanism
 from fedtrain.privacy.correlated_noise import banded_mechanism, tree_mechanism
 from fedtrain.privacy.dp_sgd import dp_sgd
+from fedtrain.privacy.fixed_point_sum import fixed_point_sum
 from fedtrain.privacy.gaussian import gaussian_mechanism
 from fedtrain.privacy.participation import Participation
 from fedtrain.privacy.plan import PrivacyPlan
@@ -22,7 +27,8 @@ from fedtrain.project.build_optimizers import optimizer_of
 from fedtrain.project.build_round import plain_work
 from fedtrain.project.build_update_compression import compressed
 from fedtrain.project.config import PrivacySection, ProjectConfig
-from fedtrain.rounds.dp_fed_sgd import dp_fed_sgd
+from fedtrain.project.integer_mechanism import integer_mechanism
+from fedtrain.rounds.dp_fed_sgd import dp_fed_sgd, integer_fed_sgd
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.round import Round
 
@@ -46,14 +52,26 @@ def private_round(
     """
     privacy = _section(config)
     server_optimizer = optimizer_of(config.server)
+    num_weights = nests.num_weights(model.init(seeds.root(0)))
+    integer = integer_mechanism(config, plan, num_weights=num_weights)
+    if integer is not None and privacy.unit != "client":
+        return integer_fed_sgd(
+            model,
+            server_optimizer,
+            integer,
+            expected_count=plan.expected_count,
+            max_rows_per_entity=privacy.max_rows_per_entity or 1,
+        )
     if privacy.unit != "client" and privacy.trust == "central":
         return dp_fed_sgd(model, server_optimizer, **_gradient_sum(privacy, plan))
     mean = mean_over_expected_cohort(
         expected_cohort_size, max_weight=_max_weight(config, privacy)
     )
     if privacy.unit == "client":
-        work = plain_work(config, model, reports_metrics=reports_metrics)
-        mean = chain(mean, client_mechanism(config, plan))
+        shows = reports_metrics and integer is None
+        work = plain_work(config, model, reports_metrics=shows)
+        stage = fixed_point_sum(integer) if integer else client_mechanism(config, plan)
+        mean = chain(mean, stage)
     else:
         work = _dp_sgd(config, plan, model, reports_metrics=reports_metrics)
     mean = compressed(mean, config)

@@ -14,7 +14,10 @@ from fedtrain.project.config import (
 )
 from fedtrain.project.evaluation_checks import evaluation_contradictions
 from fedtrain.project.findings import exactly_one, missing, needs, superfluous
-from fedtrain.project.privacy_checks import privacy_contradictions
+from fedtrain.project.privacy_checks import (
+    privacy_contradictions,
+    secure_contradictions,
+)
 from fedtrain.project.problems import Problem
 
 PARTITION_NEEDS: dict[str | None, tuple[str, ...]] = {
@@ -50,6 +53,7 @@ def contradictions(config: ProjectConfig) -> list[Problem]:
         *_optimizer("server", config.server),
         *compression_contradictions(config),
         *evaluation_contradictions(config),
+        *secure_contradictions(config),
     ]
     if config.privacy is not None:
         problems += privacy_contradictions(config, config.privacy)

@@ -83,7 +83,12 @@ class ModelSection(Section):
 
 
 class RoundsSection(Section):
-    """The algorithm, how many rounds, and who takes part in each."""
+    """The algorithm, how many rounds, and who takes part in each.
+
+    With ``secure_aggregation`` nobody sees a contribution: ``threshold`` of a round's
+    clients (by default as few as are safe) have to answer to the end, and at most
+    ``num_colluding`` of them are thought to work with the aggregator.
+    """
 
     algorithm: Literal["fed_avg", "fed_prox", "fed_sgd"] = "fed_avg"
     num_rounds: Count
@@ -95,6 +100,9 @@ class RoundsSection(Section):
     update_compression: Literal["int8", "int4", "top_k"] | None = None
     kept_fraction: Fraction | None = None
     proximal_strength: Positive | None = None
+    secure_aggregation: bool = False
+    threshold: Count | None = None
+    num_colluding: Annotated[int, Field(ge=0)] = 1
 
 
 class OptimizerSection(Section):
@@ -136,7 +144,10 @@ class PrivacySection(Section):
     delta: Probability
     sampling: Literal["poisson", "full", "uniform", "cyclic"]
     clipping_norm: Positive
-    mechanism: Literal["gaussian", "adaptive_gaussian", "tree", "banded"] = "gaussian"
+    mechanism: Literal[
+        "gaussian", "discrete_gaussian", "adaptive_gaussian", "tree", "banded"
+    ] = "gaussian"
+    grid_bits: Annotated[int, Field(ge=1, le=30)] = 16
     noise_multiplier: Positive | None = None
     target_epsilon: Positive | None = None
     max_weight: Positive | None = None

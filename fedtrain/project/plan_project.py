@@ -8,7 +8,9 @@ from fedtrain.privacy.plan import PrivacyPlan, Unknown
 from fedtrain.privacy.plan_table import plan_row, plan_table
 from fedtrain.project.build import planned
 from fedtrain.project.config import ProjectConfig
+from fedtrain.project.integer_mechanism import integer_mechanism, words_of_ring
 from fedtrain.project.run_privacy import meaning
+from fedtrain.project.secure_session import session_of, words_of
 from fedtrain.project.simulate import config_of
 
 _UNKNOWNS: dict[str, Unknown] = {
@@ -47,8 +49,21 @@ def plan(
         "title": f"{config.name}: {chosen.num_clients} clients, "
         f"{chosen.num_weights} weights, delta {chosen.delta:g}{_reserved(config)}",
         "rows": [row.as_dict() for row in rows],
-        "statement": meaning(chosen),
+        "statement": f"{meaning(chosen)}{_whole_numbers(config, chosen)}",
     }
+
+
+def _whole_numbers(config: ProjectConfig, chosen: PrivacyPlan) -> str:
+    """What secure aggregation and the ring cost; refuses what does not fit."""
+    session = session_of(config, chosen.num_clients)
+    mechanism = integer_mechanism(
+        config, chosen.calibrated(), num_weights=chosen.num_weights or 1
+    )
+    lines = [
+        "" if session is None else words_of(session),
+        "" if mechanism is None else words_of_ring(mechanism),
+    ]
+    return "".join(f"\n{line}" for line in lines if line)
 
 
 def _reserved(config: ProjectConfig) -> str:

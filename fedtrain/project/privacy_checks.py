@@ -17,13 +17,6 @@ def privacy_contradictions(
     config: ProjectConfig, privacy: PrivacySection
 ) -> Iterator[Problem]:
     """Promises that the rest of the file does not keep."""
-    if privacy.trust == "distributed":
-        yield Problem(
-            key="privacy.trust",
-            text="distributed noise needs secure aggregation, which is not there yet",
-            value=privacy.trust,
-            allowed='"local" (each client adds its own noise) or "central"',
-        )
     if privacy.noise_multiplier is None and privacy.target_epsilon is None:
         yield missing(
             "privacy.target_epsilon",
@@ -38,6 +31,8 @@ def privacy_contradictions(
             allowed='leave it out, or privacy.trust = "local", where the noise is in '
             "the update before it is compressed",
         )
+    if privacy.trust == "distributed":
+        yield from _distributed(config, privacy)
     if privacy.unit == "client":
         yield from _client_unit(config, privacy)
     else:
@@ -58,13 +53,75 @@ def _kept_back(export: ExportSection) -> Iterator[Problem]:
             )
 
 
+def secure_contradictions(config: ProjectConfig) -> Iterator[Problem]:
+    """Secure aggregation without what it needs, or its numbers without it."""
+    rounds = config.rounds
+    trust = config.privacy.trust if config.privacy else None
+    if rounds.secure_aggregation and trust != "distributed":
+        yield Problem(
+            key="privacy.trust",
+            text="secure aggregation adds up clipped, noised whole numbers",
+            value=trust or ...,
+            allowed='"distributed"; or leave out rounds.secure_aggregation',
+        )
+    if rounds.secure_aggregation and rounds.sampler == "poisson":
+        yield Problem(
+            key="rounds.sampler",
+            text="the threshold of secure aggregation is of a cohort of known size",
+            value=rounds.sampler,
+            allowed='"full", "uniform" or "cyclic"',
+        )
+    if rounds.secure_aggregation and rounds.update_compression is not None:
+        yield superfluous(
+            "rounds.update_compression",
+            rounds.update_compression,
+            "a masked update cannot be made shorter, and one that was has another norm",
+        )
+    if rounds.secure_aggregation and config.runtime.kind == "tff":
+        yield Problem(
+            key="runtime.kind",
+            text="whole numbers are drawn and rounded on the host, outside of TFF",
+            value="tff",
+            allowed='"compiled", or "eager" (with the masks of the whole protocol)',
+        )
+    if rounds.threshold is not None and not rounds.secure_aggregation:
+        yield superfluous(
+            "rounds.threshold", rounds.threshold, "rounds.secure_aggregation is false"
+        )
+
+
+def _distributed(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Problem]:
+    if not config.rounds.secure_aggregation:
+        yield Problem(
+            key="rounds.secure_aggregation",
+            text="a share of the noise protects nobody whose contribution is seen",
+            value=False,
+            allowed='true; or privacy.trust = "local" (each client adds its own noise) '
+            'or "central"',
+        )
+    if privacy.mechanism not in ("gaussian", "discrete_gaussian"):
+        yield Problem(
+            key="privacy.mechanism",
+            text='shares of noise, trust = "distributed", are added independently',
+            value=privacy.mechanism,
+            allowed='"discrete_gaussian", or leave it out',
+        )
+    if privacy.cohort_is_hidden:
+        yield superfluous(
+            "privacy.cohort_is_hidden",
+            privacy.cohort_is_hidden,
+            "the aggregator, who is not trusted, knows who takes part",
+        )
+
+
 def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Problem]:
     if privacy.trust == "local":
         yield Problem(
             key="privacy.trust",
             text='unit = "client" is protected by noise on the sum over clients',
             value=privacy.trust,
-            allowed='"central"; or unit = "example" or "entity" with trust = "local"',
+            allowed='"central" or "distributed"; or unit = "example" or "entity" with '
+            'trust = "local"',
         )
     if privacy.sampling != config.rounds.sampler:
         yield Problem(
@@ -116,15 +173,17 @@ def _row_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Proble
                 "batch size over a private count is no public rate",
             )
     yield from _row_sampling(client, privacy)
-    if privacy.trust == "central":
+    if privacy.trust != "local":
         yield from _one_step(config)
     elif client.local_steps is None:
         yield missing("client.local_steps", "DP-SGD steps of each client in a round")
-    if privacy.mechanism != "gaussian":
+    integer = privacy.mechanism == "discrete_gaussian" and privacy.trust != "local"
+    if privacy.mechanism != "gaussian" and not integer:
         yield superfluous(
             "privacy.mechanism",
             privacy.mechanism,
-            f'unit = "{privacy.unit}" has the "gaussian" mechanism',
+            f'unit = "{privacy.unit}" has the "gaussian" mechanism, or with noise on '
+            'the sum the "discrete_gaussian"',
         )
     if config.rounds.weighted:
         yield Problem(
@@ -172,14 +231,14 @@ def _one_step(config: ProjectConfig) -> Iterator[Problem]:
     if config.rounds.algorithm != "fed_sgd":
         yield Problem(
             key="rounds.algorithm",
-            text="central noise protects a row only where a round is one step",
+            text="noise on the sum protects a row only where a round is one step",
             value=config.rounds.algorithm,
             allowed='"fed_sgd"; or privacy.trust = "local" for more local steps',
         )
     if config.client.local_steps not in (None, 1):
         yield Problem(
             key="client.local_steps",
-            text="central noise protects a row only where a round is one step",
+            text="noise on the sum protects a row only where a round is one step",
             value=config.client.local_steps,
             allowed='1, or leave it out; privacy.trust = "local" allows more',
         )

@@ -16,7 +16,11 @@ from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.examples import Examples
 from fedtrain.models.model import ModelWeights
 from fedtrain.optimizers.sgd import sgd
-from fedtrain.privacy.fixed_point_sum import fixed_point_sum
+from fedtrain.privacy.fixed_point_sum import (
+    fixed_point_sum,
+    from_ring_vector,
+    ring_vector,
+)
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.rounds.released import released
@@ -177,6 +181,23 @@ def test_the_server_never_meets_two_sums_with_the_same_noise():
     np.testing.assert_array_equal(noised[0], noised[1])
     moved = noised[2] - noised[0]
     assert np.ptp(moved) > CENTRAL.grid.grid(2.0)
+
+
+def test_who_only_describes_noise_gives_away_nothing():
+    described = released(ROUND, NOISE_OF_PARTNERS)
+    assert not any(flat(one.update).any() for one in contributions(described))
+    stage = fixed_point_sum(CENTRAL, noise=NOISE_OF_PARTNERS)
+    total = Contribution(np.zeros(8, np.uint32), 0.0, {})
+    with pytest.raises((ConfigError, tf.errors.OpError), match="noise key"):
+        stage.decode((), total, SEED)
+
+
+def test_a_contribution_crosses_as_one_vector():
+    (one, *_) = contributions(ROUND)
+    vector = ring_vector(one)
+    back = from_ring_vector(vector, like=one)
+    np.testing.assert_array_equal(flat(back.update), flat(one.update))
+    assert vector.dtype == np.uint32
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -1,0 +1,58 @@
+"""Noise in whole numbers on the sum, from the numbers of a project file."""
+
+from fedtrain.aggregation.fixed_point import FixedPoint
+from fedtrain.privacy.integer_gaussian import IntegerGaussian
+from fedtrain.privacy.plan import PrivacyPlan
+from fedtrain.project.config import ProjectConfig
+
+# Half of what the ring holds is for contributions, the rest for noise.
+_MOST_OF_ALL = 1 << 30
+
+
+def integer_mechanism(
+    config: ProjectConfig, plan: PrivacyPlan, *, num_weights: int
+) -> IntegerGaussian | None:
+    """What the file asks for; None where noise is local, or floats.
+
+    Args:
+      config: Of the project.
+      plan: Calibrated.
+      num_weights: Coordinates of a contribution, the model's state included.
+
+    Raises:
+      PrivacyError: If sums may wrap, or shares are too narrow for their grid.
+    """
+    privacy = config.privacy
+    if privacy is None or privacy.trust == "local":
+        return None
+    if privacy.trust == "central" and privacy.mechanism != "discrete_gaussian":
+        return None
+    num_in_sum = plan.num_in_sum or config.rounds.cohort_size or plan.num_clients
+    return IntegerGaussian(
+        unit=privacy.unit,
+        trust=privacy.trust,
+        clipping_norm=privacy.clipping_norm,
+        noise_multiplier=plan.noise_multiplier or 0.0,
+        grid=FixedPoint(
+            num_weights=num_weights,
+            grid_bits=privacy.grid_bits,
+            bounded="contribution" if privacy.unit == "client" else "unit",
+            largest=max(_MOST_OF_ALL // num_in_sum, 1),
+        ),
+        num_rounds=plan.num_rounds + plan.further_attempts,
+        num_clients=num_in_sum,
+        num_honest=plan.num_honest or 1,
+        sampling_rate=1.0 if privacy.unit == "client" else plan.sampling_rate,
+        max_clients_per_entity=privacy.max_clients_per_entity,
+    )
+
+
+def words_of_ring(mechanism: IntegerGaussian) -> str:
+    """What the whole numbers are, and that they fit, for a plan."""
+    grid = mechanism.grid
+    return (
+        f"Whole numbers on a grid of 2^-{grid.grid_bits} of the clipping norm, modulo "
+        f"2^32: {4 * grid.num_weights} bytes a contribution. The chance that any "
+        "coordinate wraps in the run, all noise included, is below "
+        f"2^{mechanism.log2_wrap_probability:.0f} (at most 2^-40 is allowed)."
+    )

@@ -1,0 +1,114 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.privacy import events
+from fedtrain.project.build import build
+from fedtrain.project.config import ProjectConfig
+from fedtrain.project.new_project import template
+from fedtrain.project.plan_project import plan
+from fedtrain.project.problems import ProjectError
+from fedtrain.project.read import checked_config, overridden
+from fedtrain.project.secure_session import session_of, words_of
+from fedtrain.project.toml_text import resolved_toml
+
+SECURE = {
+    "data.num_clients": 10,
+    "rounds.algorithm": '"fed_sgd"',
+    "rounds.num_rounds": 20,
+    "rounds.secure_aggregation": "true",
+    "privacy.trust": '"distributed"',
+}
+
+
+def config_of(**changes: Any) -> ProjectConfig:
+    content = tomllib.loads(template("digits.toml"))
+    for key in ("learning_rate", "local_steps", "optimizer", "momentum"):
+        content["client"].pop(key, None)
+    wishes = SECURE | {key.replace("__", "."): value for key, value in changes.items()}
+    settings = [f"{key}={value}" for key, value in wishes.items()]
+    return checked_config(overridden(content, settings), file="federation.toml")
+
+
+def test_a_project_adds_up_whole_numbers_with_shares_of_noise() -> None:
+    config = config_of()
+    project = build(config, folder=Path())
+    (mechanism,) = project.round_.mechanisms
+    assert project.plan is not None
+    details = dict(mechanism.details)
+    assert project.round_.is_modular
+    assert (mechanism.trust, mechanism.unit) == ("distributed", "example")
+    assert (details["num_clients"], details["num_honest"]) == (10, 6)
+    assert details["log2_wrap_probability"] <= -40
+    assert project.plan.noise_surplus == pytest.approx(10 / 6)
+    planned = events.counted(project.plan.round_event())
+    assert events.counted(mechanism.dp_event) == planned
+    session = session_of(config, 10)
+    assert session is not None
+    assert "7 must answer" in words_of(session)
+    assert "1.67 times" in words_of(session)
+
+
+def test_central_noise_in_whole_numbers_on_request() -> None:
+    config = config_of(
+        rounds__secure_aggregation="false",
+        privacy__trust='"central"',
+        privacy__mechanism='"discrete_gaussian"',
+    )
+    (mechanism,) = build(config, folder=Path()).round_.mechanisms
+    assert mechanism.name == "central_discrete_gaussian"
+    assert session_of(config, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"data__num_clients": 2}, "at least 3, got 2"),
+        ({"rounds__threshold": 6}, "from 7 to 10"),
+        ({"rounds__threshold": 1}, "none need be honest"),
+        ({"rounds__num_colluding": 10}, "at most 9 can be withstood"),
+        ({"privacy__grid_bits": 30}, "Use grid_bits = "),
+    ],
+    ids=str,
+)
+def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
+    changes: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        build(config_of(**changes), folder=Path())
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"rounds__sampler": '"poisson"', "rounds__sampling_rate": 0.5}, "sampler"),
+        ({"runtime__kind": '"tff"'}, "runtime.kind"),
+        ({"rounds__update_compression": '"int8"'}, "update_compression"),
+        ({"privacy__mechanism": '"tree"'}, "privacy.mechanism"),
+        ({"privacy__cohort_is_hidden": "true"}, "cohort_is_hidden"),
+        ({"rounds__algorithm": '"fed_avg"'}, "rounds.algorithm"),
+        ({"client__local_steps": 2}, "client.local_steps"),
+        ({"rounds__weighted": "true"}, "rounds.weighted"),
+    ],
+    ids=str,
+)
+def test_what_secure_aggregation_cannot_do_names_its_key(
+    changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ProjectError) as caught:
+        config_of(**changes)
+    assert any(key in problem.key for problem in caught.value.problems)
+
+
+def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text(resolved_toml(config_of()))
+    statement = plan(path)["statement"]
+    assert "it tolerates the loss of 3" in statement
+    assert "1.67 times its variance" in statement
+    assert "2600 bytes a contribution" in statement
+    with pytest.raises(PrivacyError, match="Use grid_bits"):
+        plan(path, ["privacy.grid_bits=30"])

@@ -1,0 +1,93 @@
+"""Masked sums equal those without masks, to the bit, whatever the runtime."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedtrain.aggregation.fixed_point import FixedPoint
+from fedtrain.core import nests, seeds
+from fedtrain.core.errors import ConfigError
+from fedtrain.data.examples import Examples
+from fedtrain.models.dense import dense_classifier
+from fedtrain.optimizers.sgd import sgd
+from fedtrain.privacy.integer_gaussian import IntegerGaussian
+from fedtrain.rounds.dp_fed_sgd import dp_fed_sgd, integer_fed_sgd
+from fedtrain.rounds.runtime import CohortClient
+from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.eager import EagerRuntime
+from fedtrain.runtimes.secure import SecureRuntime
+from fedtrain.secagg.parameters import parameters_for
+from fedtrain.secagg.server import Step
+
+SEED = seeds.root(4)
+MODEL = dense_classifier(3, 2)
+WEIGHTS = nests.to_tensors(MODEL.init(SEED))
+CLIENTS = ("ada", "bob", "cid", "dan", "eve")
+SESSION = parameters_for(5)
+ROUND = integer_fed_sgd(
+    MODEL,
+    sgd(1.0),
+    IntegerGaussian(
+        unit="example",
+        trust="distributed",
+        clipping_norm=0.5,
+        noise_multiplier=1.0,
+        grid=FixedPoint(num_weights=8, bounded="unit", largest=2**30 // 5),
+        num_rounds=10,
+        num_clients=5,
+        num_honest=SESSION.num_honest_survivors,
+        sampling_rate=0.5,
+    ),
+    expected_count=10.0,
+)
+
+
+def cohort(names=CLIENTS):
+    random = seeds.generator(SEED)
+    return [
+        CohortClient(
+            name,
+            Examples(
+                features=random.normal(size=[4, 3]).astype(np.float32),
+                labels=np.zeros(4, np.int32),
+            ),
+            ROUND.client_work.init_state(WEIGHTS),
+        )
+        for name in names
+    ]
+
+
+def after(runtime, clients):
+    result = runtime.run_round(ROUND, ROUND.init(WEIGHTS), clients, SEED)
+    leaves = tf.nest.flatten(result.state.weights)
+    return np.concatenate([np.ravel(leaf) for leaf in leaves]), result
+
+
+def test_masks_leave_the_sum_as_it_is_to_the_bit():
+    masked, result = after(SecureRuntime(SESSION), cohort())
+    np.testing.assert_array_equal(masked, after(EagerRuntime(), cohort())[0])
+    assert result.lost_clients == ()
+    # Gradients differ between compiled and eager in the last bits, so by grid units.
+    compiled, _ = after(CompiledRuntime(strategy="graph"), cohort())
+    np.testing.assert_allclose(masked, compiled, atol=10 * 0.5 / 2**16 / 10.0)
+
+
+def test_a_lost_client_is_missing_from_the_sum_and_nothing_else():
+    runtime = SecureRuntime(SESSION, lost={"dan": Step.INPUTS})
+    masked, result = after(runtime, cohort())
+    assert result.lost_clients == ("dan",)
+    others = [client for client in cohort() if client.client_id != "dan"]
+    np.testing.assert_array_equal(masked, after(EagerRuntime(), others)[0])
+
+
+def test_rounds_that_are_not_in_whole_numbers_are_refused():
+    plain = dp_fed_sgd(
+        MODEL,
+        sgd(1.0),
+        clipping_norm=1.0,
+        noise_multiplier=1.0,
+        sampling_rate=0.5,
+        expected_count=10.0,
+    )
+    with pytest.raises(ConfigError, match="masks would not cancel"):
+        SecureRuntime(SESSION).run_round(plain, plain.init(WEIGHTS), cohort(), SEED)
