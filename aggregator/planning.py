@@ -27,6 +27,14 @@ _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
 _SHARED = ("clients", "rows_per_client", "repeats_simulation")
 
 
+_PROTECTED = {
+    "none": "exact, not protected",
+    "local": "with noise added here",
+    "distributed": "with a share of the noise added here, behind masks",
+    "central": "clipped, WITHOUT noise: the operator adds it to the sum",
+}
+
+
 def plan_for(project: Project, *, operator: str) -> Plan:
     """The plan of a served run; the same project gives the same bytes.
 
@@ -133,7 +141,7 @@ def _privacy(project: Project) -> PlanPrivacy | None:
 
 def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
     update = sum(array.size for array in leaves(crossing.broadcast.weights))
-    protected = "with noise added here" if project.plan else "exact, not protected"
+    protected = _PROTECTED[project.plan.trust if project.plan else "none"]
     lines = [
         f"in each round: {update} numbers, the change of the model's weights, "
         f"{protected}",

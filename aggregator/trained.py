@@ -9,6 +9,7 @@ from rich.console import Console
 from aggregator.collector import RunStoppedError
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.home import Federation
+from aggregator.own_noise import forget_own_noise, own_noise
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
 from fedtrain.core.errors import ConfigError, StoppedError
@@ -29,10 +30,12 @@ class ServedRun:
     Attributes:
       project: With a declared population.
       folder: Of the run; its name is the run's id.
+      plan: That was approved.
     """
 
     project: Project
     folder: RunFolder
+    plan: Plan | None = None
 
     @property
     def run_id(self) -> str:
@@ -62,14 +65,16 @@ def prepared(
     )
     config = config.model_copy(update={"tracking": tracking})
     solved = _with_noise(config, federation.plan())
-    project = deployed(solved, folder=federation.project.parent)
+    noise = own_noise(federation.plan())
+    project = deployed(solved, folder=federation.project.parent, noise=noise)
     _check_plan(federation, project)
     project = replace(project, config=config)
     for check in checks:
         check(project)
     if run_id is None:
-        return ServedRun(project, start_run(project))
-    return ServedRun(project, RunFolder(federation.runs / run_id))
+        return ServedRun(project, start_run(project), federation.plan())
+    folder = RunFolder(federation.runs / run_id)
+    return ServedRun(project, folder, federation.plan())
 
 
 def trained(
@@ -113,6 +118,8 @@ def trained(
     if newest is not None:
         rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
     rounds.finish("finished", _in_words(config, summary))
+    if served.plan is not None:
+        forget_own_noise(served.plan)
     return summary
 
 

@@ -51,14 +51,15 @@ def deployed(
 ) -> Project:
     """The project of ``config`` with a declared population in place of rows.
 
-    With ``[privacy]`` the clients' noise is one for release, unless the run repeats a
+    With ``[privacy]`` the noise is one for release, unless the run repeats a
     simulation.
 
     Args:
       config: With ``[service]``.
       folder: Where relative paths in it start.
       schema: In place of the file ``data.schema_path``, where that is not there.
-      noise: A partner's own; by default the round is described and cannot be drawn.
+      noise: A partner's own, or the aggregator's where it adds the noise; by default
+        the round is described and cannot be drawn.
     """
     service = service_of(config)
     known = schema or load_schema(folder / (config.data.schema_path or ""))
@@ -109,9 +110,17 @@ def _check_goals(service: ServiceSection) -> None:
 
 def _check_trust(config: ProjectConfig) -> None:
     privacy: Any = config.privacy
-    if privacy is not None and privacy.trust != "local":
+    if privacy is None or privacy.trust == "local":
+        return
+    if privacy.trust == "distributed":
         raise PrivacyError(
             f"privacy.trust = {privacy.trust!r} cannot be served yet: the aggregator "
             'would see what it should not. Use trust = "local", where every partner '
             "adds the whole noise itself."
+        )
+    if privacy.mechanism != "discrete_gaussian":
+        raise PrivacyError(
+            f"privacy.mechanism = {privacy.mechanism!r} with trust = 'central' is "
+            "float noise from a seed, for simulations. A federation that is served "
+            'needs mechanism = "discrete_gaussian": exact, from the aggregator\'s key.'
         )

@@ -13,6 +13,7 @@ from aggregator.authority import Terms, init
 from aggregator.calls import Served
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.journal import Journal
+from aggregator.own_noise import forget_own_noise, own_noise
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.server import Server, serving
@@ -122,7 +123,8 @@ def admitted(folder, bank, authority, terms):
     policy = policy_for(
         terms.plan,
         max_epsilon=float("inf"),  # a repeated simulation promises nothing
-        allow_central=False,
+        allow_central=bool(terms.plan.privacy)
+        and terms.plan.privacy.trust == "central",
         allow_exact_metrics=True,
     )
     write_policy(home.policy_path, policy.approving(terms.plan))
@@ -138,8 +140,8 @@ def take_part(folder, home, invitation):
 
 def served(folder, config, *, run_id="run"):
     """The run of ``config`` between three partners and an aggregator."""
-    project = deployed(config, folder=folder)
-    plan = plan_for(project, operator="test")
+    plan = plan_for(deployed(config, folder=folder), operator="test")
+    project = deployed(config, folder=folder, noise=own_noise(plan))
     authority = init(folder / "operator", name="credit", hosts=["localhost"])
     rounds = Rounds(
         Journal(folder / "journal"),
@@ -216,6 +218,41 @@ def test_compressed_updates_of_a_deployed_run_are_those_of_the_simulated(federat
         assert sizes == {num_bytes(plan.contribution)}
     plain = sum(spec.plain_bytes for spec in plan.contribution)
     assert num_bytes(plan.contribution) < 0.6 * plain
+
+
+CENTRAL = PRIVACY | {"trust": "central", "mechanism": "discrete_gaussian"}
+ONE_STEP = {"sampling_rate": 0.25, "expected_batch_size": 10.0}
+FED_SGD = {"num_rounds": 2, "algorithm": "fed_sgd"}
+
+
+def test_whole_numbers_that_the_aggregator_noises_are_deployed_as_simulated(federation):
+    config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD)
+    (federation / "simulated").mkdir()
+    simulation = build(config, folder=federation)
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    expected = result_of(simulation, one_by_one, federation / "simulated")
+    found = served(federation, config)
+    first, same = (
+        np.concatenate([np.ravel(leaf) for leaf in tf.nest.flatten(result.state)])
+        for result in (found, expected)
+    )
+    # Sums of whole numbers: equal to the bit where the clients' gradients are, and a
+    # few units of the grid apart where those differ in their last bits.
+    np.testing.assert_allclose(first, same, atol=1e-5)
+
+
+def test_an_aggregator_that_adds_the_noise_has_a_key_of_its_own(federation):
+    config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD, repeats=False)
+    plan = plan_for(deployed(config, folder=federation), operator="test")
+    project = deployed(config, folder=federation, noise=own_noise(plan))
+    (mechanism,) = project.round_.mechanisms
+    assert mechanism.is_released
+    assert plan.privacy.mechanism["details"]["noise_source"] == "cryptographic"
+    keys = federation / "state" / "noise"
+    assert len(list(keys.glob("aggregator-*.key"))) == 1
+    assert own_noise(plan).key == own_noise(plan).key
+    forget_own_noise(plan)
+    assert not list(keys.glob("*.key"))
 
 
 def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(
