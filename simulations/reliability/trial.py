@@ -78,8 +78,8 @@ class Patience(NamedTuple):
       most_s: With progress for so long, it is slow, which a busy machine may be.
     """
 
-    standstill_s: float = 240.0
-    most_s: float = 900.0
+    standstill_s: float = 480.0
+    most_s: float = 1200.0
 
 
 class Outcome(NamedTuple):
