@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import grpc
 
@@ -24,8 +24,9 @@ from aggregator.uploads import BUSY_WAIT_MS, RefusedError
 from fedtrain.core.errors import IdentityError, JournalError, WireError
 from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.arrays import CHUNK_BYTES
+from fedtrain.wire.framing import framed
 from fedtrain.wire.plan import PROTOCOL_VERSION
-from fedtrain.wire.transfer import received
+from fedtrain.wire.transfer import bounded
 
 MOST_WAIT_S = 30.0
 _LOG = logging.getLogger(__name__)
@@ -127,9 +128,11 @@ class Calls:
             await context.abort(status, refused.text)
             return
         async with self._downloads, asyncio.timeout(_transfer_s(path.stat().st_size)):
-            async for content in self._contents(path):
-                await context.write(pb.Chunk(content=content))
-                self._traffic.sent(len(content))
+            with path.open("rb") as file:
+                while chunks := await self._in(self._checkers, _chunks_in, file):
+                    for chunk in chunks:
+                        await context.write(chunk)
+                    self._traffic.sent(sum(map(len, chunks)))
         self._traffic.answered("Fetch", pb.ACCEPTED)
 
     async def submit(self, raws: AsyncIterator[bytes], context: Any) -> pb.Receipt:
@@ -211,10 +214,9 @@ class Calls:
         header = parsed(pb.SubmitHeader, request.body)
         upload = self._rounds.submission(request, header)
         try:
-            contents = received(
+            contents = bounded(
                 reader.contents(timeout_s=_transfer_s(header.num_bytes)),
                 num_bytes=header.num_bytes,
-                sha256=header.sha256,
                 encoding=header.encoding,
             )
             for content in contents:
@@ -239,14 +241,6 @@ class Calls:
                 pb.WRONG_PLAN, "The plan that is served is not the approved one."
             )
 
-    async def _contents(self, path: Path) -> AsyncIterator[bytes]:
-        with path.open("rb") as file:
-            while block := await self._in(
-                self._checkers, file.read, _READ_CHUNKS * CHUNK_BYTES
-            ):
-                for start in range(0, len(block), CHUNK_BYTES):
-                    yield block[start : start + CHUNK_BYTES]
-
     def _in(
         self, pool: ThreadPoolExecutor, run: Callable[..., _Reply], *args: Any
     ) -> Awaitable[_Reply]:
@@ -263,6 +257,15 @@ class Calls:
     def _tell_here(self) -> None:
         old, self._changed = self._changed, asyncio.Event()
         old.set()
+
+
+def _chunks_in(file: BinaryIO) -> list[bytes]:
+    """The next messages of a broadcast, as they go over the wire; none at its end."""
+    block = memoryview(file.read(_READ_CHUNKS * CHUNK_BYTES))
+    return [
+        framed(pb.Chunk.CONTENT_FIELD_NUMBER, block[start : start + CHUNK_BYTES])
+        for start in range(0, len(block), CHUNK_BYTES)
+    ]
 
 
 def _certificate(context: Any) -> bytes:

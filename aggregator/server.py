@@ -34,6 +34,9 @@ _OPTIONS = [
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 8),  # of one connection
+    # What an upload may have on its way: left to itself, gRPC holds ten times as much.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 1024 * 1024),
     ("grpc.server_handshake_timeout_ms", 1000 * _HANDSHAKE_S),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -183,6 +186,9 @@ def _counted(answer: Any, traffic: Traffic) -> Any:
 
 
 def _serialized(message: Any) -> bytes:
+    """Chunks come as they go over the wire."""
+    if isinstance(message, bytes):
+        return message
     return bytes(message.SerializeToString())
 
 
@@ -213,4 +219,5 @@ def _give_memory_back() -> None:
     with contextlib.suppress(OSError, AttributeError):
         c_library = ctypes.CDLL(None)
         c_library.mallopt(_M_ARENA_MAX, 2)
-        c_library.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+        # Chunks stay below it: to map each would cost more than all that is done to it.
+        c_library.mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)

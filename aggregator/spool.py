@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,6 +28,7 @@ from fedtrain.wire.arrays import (
 )
 
 _READ_BYTES = 4 * CHUNK_BYTES
+_NUM_HASHED = 2  # files at a time
 
 
 class SpooledFile(NamedTuple):
@@ -248,7 +250,8 @@ def added_up(
     """The sum of contributions in the given order, each array in its own type.
 
     Memory is one sum and a megabyte. The first is copied, not added to zeros: that
-    would change the sign of its zeros.
+    would change the sign of its zeros. The next files are hashed, which takes longest,
+    while one is added.
 
     Args:
       paths: Files with the hashes of their content.
@@ -258,12 +261,7 @@ def added_up(
       JournalError: If a file is not what was acknowledged.
     """
     total: list[Array] = []
-    for path, sha256 in paths:
-        if not is_intact(path, sha256):
-            raise JournalError(
-                f"{path} is not the contribution that was acknowledged: the disk has "
-                "damaged it. Start again: the round is then done without it."
-            )
+    for path in _intact(paths):
         is_first = not total
         if is_first:
             total = [np.empty(spec.size, spec.dtype) for spec in specs]
@@ -275,3 +273,16 @@ def added_up(
             else:
                 np.add(part, piece.numbers, out=part)
     return [sum_.reshape(spec.shape) for sum_, spec in zip(total, specs, strict=True)]
+
+
+def _intact(paths: Iterable[tuple[Path, str]]) -> Iterator[Path]:
+    known = tuple(paths)
+    with ThreadPoolExecutor(_NUM_HASHED) as pool:
+        checks = pool.map(lambda one: is_intact(*one), known)
+        for (path, _), is_whole in zip(known, checks, strict=True):
+            if not is_whole:
+                raise JournalError(
+                    f"{path} is not the contribution that was acknowledged: the disk "
+                    "has damaged it. Start again: the round is then done without it."
+                )
+            yield path

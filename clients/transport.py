@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.message import Message
 
 import fedtrain
 from clients.calls import (
@@ -27,6 +28,7 @@ from fedtrain.core.errors import FedtrainError, StoppedError, WireError
 from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.decoding import decoded
 from fedtrain.wire.enrolment import Invitation
+from fedtrain.wire.framing import content_of, framed
 from fedtrain.wire.identity import TlsPair
 from fedtrain.wire.plan import MOST_PLAN_BYTES, PROTOCOL_VERSION
 from fedtrain.wire.signing import signed
@@ -139,7 +141,7 @@ class Transport:
         body = pb.FetchRequest(attempt=task.attempt, kind=task.kind)
         number = task.round_number
         request = self._request("Fetch", body, run_id=run_id, round_number=number)
-        call = self._call("unary_stream", "Fetch", pb.Chunk)
+        call = self._call("unary_stream", "Fetch", _chunk)
         with _explained():
             chunks = call(request, timeout=_transfer_s(num_bytes))
             return _gathered(chunks, task, num_bytes)
@@ -155,11 +157,11 @@ class Transport:
         request = self._request(
             "Submit", header, run_id=run_id, round_number=round_number
         )
+        field = pb.SubmitPart.CONTENT_FIELD_NUMBER
         messages = itertools.chain(
-            [pb.SubmitPart(header=request)],
-            (pb.SubmitPart(content=part) for part in parts()),
+            [pb.SubmitPart(header=request)], (framed(field, part) for part in parts())
         )
-        call = self._call("stream_unary", "Submit", pb.Receipt)
+        call = self._call("stream_unary", "Submit", _reply(pb.Receipt))
         with _explained():
             receipt = call(messages, timeout=_transfer_s(header.num_bytes))
         raise_for(receipt.code, receipt.text, wait_ms=receipt.wait_ms)
@@ -192,15 +194,16 @@ class Transport:
         timeout_s: float = _ANSWER_S,
     ) -> Any:
         with _explained():
-            return self._call("unary_unary", method, reply)(request, timeout=timeout_s)
+            call = self._call("unary_unary", method, _reply(reply))
+            return call(request, timeout=timeout_s)
 
-    def _call(self, kind: str, method: str, reply: Any) -> Any:
+    def _call(self, kind: str, method: str, read: Callable[[bytes], Any]) -> Any:
         if self._channel is None:
             self._channel = self._connected()
         return getattr(self._channel, kind)(
             _SERVICE + method,
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=partial(decoded, reply, most_bytes=_MOST_REPLY_BYTES),
+            request_serializer=_serialized,
+            response_deserializer=read,
         )
 
     def _connected(self) -> Any:
@@ -212,9 +215,27 @@ class Transport:
         return grpc.secure_channel(caller.address, credentials, options=options)
 
 
-def _gathered(chunks: Iterable[pb.Chunk], task: pb.Task, num_bytes: int) -> bytearray:
+def _serialized(message: Any) -> bytes:
+    """Parts with content come as they go over the wire."""
+    if isinstance(message, bytes):
+        return message
+    return bytes(message.SerializeToString())
+
+
+def _reply(kind: type[Message]) -> Callable[[bytes], Any]:
+    return partial(decoded, kind, most_bytes=_MOST_REPLY_BYTES)
+
+
+def _chunk(raw: bytes) -> memoryview:
+    content = content_of(pb.Chunk.CONTENT_FIELD_NUMBER, raw)
+    if content is None:
+        raise WireError(f"These {len(raw)} bytes are no Chunk with content.")
+    return content
+
+
+def _gathered(chunks: Iterable[memoryview], task: pb.Task, num_bytes: int) -> bytearray:
     content = received(
-        (chunk.content for chunk in chunks),
+        chunks,
         num_bytes=num_bytes,
         sha256=task.broadcast_sha256,
         encoding=task.encoding,

@@ -104,7 +104,7 @@ def chunks(specs: Sequence[ArraySpec], arrays: Sequence[Array]) -> Iterator[byte
         one is not what its packing says.
     """
     _check_same(specs, arrays)
-    waiting = bytearray()
+    waiting = b""
     step: Array | None = None
     for spec, array in zip(specs, arrays, strict=True):
         view = _as_bytes(array)
@@ -112,13 +112,15 @@ def chunks(specs: Sequence[ArraySpec], arrays: Sequence[Array]) -> Iterator[byte
             numbers = np.frombuffer(view, _TYPES[spec.dtype])
             view = _view(packed(spec.packing, numbers, step))
         step = array if spec.is_step else step
-        for start in range(0, len(view), CHUNK_BYTES):
-            waiting += view[start : start + CHUNK_BYTES]
-            if len(waiting) >= CHUNK_BYTES:
-                yield bytes(waiting[:CHUNK_BYTES])
-                del waiting[:CHUNK_BYTES]
+        while view:
+            num_missing = CHUNK_BYTES - len(waiting)
+            waiting += bytes(view[:num_missing])
+            view = view[num_missing:]
+            if len(waiting) == CHUNK_BYTES:
+                yield waiting
+                waiting = b""
     if waiting:
-        yield bytes(waiting)
+        yield waiting
 
 
 def to_bytes(specs: Sequence[ArraySpec], arrays: Sequence[Array]) -> bytes:

@@ -37,12 +37,9 @@ def received(
     Raises:
       WireError: While iterating: at the first byte too many, or at the end.
     """
-    _check_encoding(encoding)
-    is_raw = encoding == RAW
-    content = _bounded(chunks, num_bytes) if is_raw else _inflated(chunks, num_bytes)
     digest = hashlib.sha256()
     found = 0
-    for chunk in content:
+    for chunk in bounded(chunks, num_bytes=num_bytes, encoding=encoding):
         found += len(chunk)
         digest.update(chunk)
         yield chunk
@@ -52,6 +49,20 @@ def received(
         raise WireError(
             "The bytes that arrived do not have the hash that was declared."
         )
+
+
+def bounded(
+    chunks: Iterable[bytes], *, num_bytes: int, encoding: Encoding = RAW
+) -> Iterator[bytes]:
+    """As ``received``, for callers that check its length and hash themselves.
+
+    Raises:
+      WireError: While iterating, at the first byte too many.
+    """
+    _check_encoding(encoding)
+    if encoding == RAW:
+        return _bounded(chunks, num_bytes)
+    return _inflated(chunks, num_bytes)
 
 
 def _bounded(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:

@@ -46,7 +46,7 @@ def watched(server: "subprocess.Popen[Any]", folder: Path) -> dict[str, Any]:
       FedtrainError: If the aggregator ends before; its log says why.
     """
     samples: list[Sample] = []
-    wire = _Wire()
+    wire, used = _Wire(), _Processors()
     members: list[int] = []
     while not any(mark["what"] == "done" for mark in _marks(folder)):
         if server.poll() is not None:
@@ -54,10 +54,10 @@ def watched(server: "subprocess.Popen[Any]", folder: Path) -> dict[str, Any]:
         if len(samples) % _SELDOM == 0:
             members = family(server.pid)
             wire.look()
-        samples.append(_sample(members, wire.total()))
+        samples.append(_sample(members, wire.total(), used.seconds()))
         time.sleep(_EVERY_S)
     wire.look()
-    samples.append(_sample(family(server.pid), wire.total()))
+    samples.append(_sample(family(server.pid), wire.total(), used.seconds()))
     return _figures(_marks(folder), samples)
 
 
@@ -79,13 +79,26 @@ class _Wire:
         return sum(self._seen.values())
 
 
-def _sample(members: list[int], wire_bytes: int) -> Sample:
-    everyone = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+class _Processors:
+    """Adds up what all processes but this one have used, those that are gone too."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, float] = {}
+
+    def seconds(self) -> float:
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(entry) != os.getpid():
+                seconds = _cpu_seconds(int(entry), of_children=False)
+                self._seen[int(entry)] = max(seconds, self._seen.get(int(entry), 0.0))
+        return sum(self._seen.values())
+
+
+def _sample(members: list[int], wire_bytes: int, all_cpu_seconds: float) -> Sample:
     return Sample(
         at=time.monotonic(),
         resident_bytes=sum(map(_resident_bytes, members)),
         cpu_seconds=sum(map(_cpu_seconds, members)),
-        all_cpu_seconds=sum(_cpu_seconds(pid) for pid in everyone if pid != 1),
+        all_cpu_seconds=all_cpu_seconds,
         loopback_bytes=_loopback_bytes(),
         wire_bytes=wire_bytes,
     )
@@ -128,10 +141,10 @@ def _resident_bytes(pid: int) -> int:
     return int(fields[1]) * _PAGE_BYTES if fields else 0
 
 
-def _cpu_seconds(pid: int) -> float:
+def _cpu_seconds(pid: int, *, of_children: bool = True) -> float:
     """Its own, and that of its children that have ended."""
     fields = _content(pid, "stat").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS
+    return sum(map(int, fields[11 : 15 if of_children else 13])) / _TICKS
 
 
 def _content(pid: int, name: str) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
                 view[begin : begin + len(part)] = part
                 begin += len(part)
             answers.put(train(weights))
-        next(parts, None)
+        next(parts, None)  # there is none: waits until the watcher ends all
 
 
 def _sent(answers: "queue.SimpleQueue[Weights]") -> Iterator[bytes]:

@@ -31,7 +31,7 @@ def main() -> None:
     while True:
         try:
             environment = ProdEnv(str(kit(Path(folder), ADMIN)), username=ADMIN)
-            environment.deploy(recipe.job)
+            recipe.execute(environment)
         except Exception as error:
             print(f"Not yet: {error}", flush=True)
             if time.monotonic() > give_up:

@@ -56,7 +56,7 @@ def _trained(rounds: Rounds, weights: Weights, marks: Marks, folder: Path) -> We
         collected = rounds.collect(_call(number, weights))
         (total,) = collected.total()
         total /= np.float32(len(collected.accepted))
-        weights = weights - total
+        weights -= total
         del total
         write_atomically(folder / "checkpoint", memoryview(weights).cast("B"))
         rounds.committed(number, f"{number:064x}")
