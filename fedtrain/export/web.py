@@ -146,6 +146,11 @@ def _refusal(name: str, reason: str) -> str:
     """In words, with the operation where TF.js names one."""
     named = re.search(r"(?:Unknown op|Kernel) '(\w+)'", reason)
     said = f"TF.js has no operation {named[1]}" if named else f"TF.js says: {reason}"
+    if "RuntimeError" in reason:
+        said += (
+            " (its WebAssembly kernels cannot take masks of recurrent layers, such as "
+            "mask_zero or Masking; those of the edge and onnx targets can)"
+        )
     return (
         f"{name} cannot become a web model: {said}. The server target takes every "
         "TensorFlow operation; leave web out of the targets, or change the model."

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import Array, Examples
+from fedtrain.export import web
 from fedtrain.export.node import run_in_node
 from fedtrain.export.source import OUTPUTS, PROBABILITIES, Source
 from fedtrain.export.web import VARIANTS, write_web
@@ -91,6 +92,18 @@ def test_what_tfjs_cannot_take_is_named_with_the_target_that_can(
 ) -> None:
     made = source(convolution(last), np.zeros((1, 28, 28, 1), np.float32))
     with pytest.raises(ConfigError, match=f"(?s){named}.*server target"):
+        write_web(made, tmp_path / "web", variants=["float32"])
+
+
+def test_masks_are_named_where_the_kernels_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*given: Any, **named: Any) -> Any:
+        raise ConfigError("RuntimeError: memory access out of bounds")
+
+    monkeypatch.setattr(web, "run_in_node", ended)
+    made = source(convolution(), np.zeros((1, 28, 28, 1), np.float32))
+    with pytest.raises(ConfigError, match=r"mask_zero or Masking.*server target"):
         write_web(made, tmp_path / "web", variants=["float32"])
 
 
