@@ -75,7 +75,7 @@ class SpoolWriter:
         self._hash = hashlib.sha256()
         self.num_bytes = 0
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Appends ``content``.
 
         Raises:

@@ -87,7 +87,7 @@ class Upload:
         """How much has come so far."""
         return self._writer.num_bytes
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Takes the next bytes.
 
         Raises:

@@ -13,6 +13,7 @@ from fedtrain.wire.arrays import CHUNK_BYTES
 from fedtrain.wire.messages_pb2 import RAW, ZLIB, Encoding
 
 _LEVEL = 1
+_Content = bytes | memoryview
 
 
 def sent(chunks: Iterable[bytes], encoding: Encoding = RAW) -> Iterator[bytes]:
@@ -22,8 +23,12 @@ def sent(chunks: Iterable[bytes], encoding: Encoding = RAW) -> Iterator[bytes]:
 
 
 def received(
-    chunks: Iterable[bytes], *, num_bytes: int, sha256: bytes, encoding: Encoding = RAW
-) -> Iterator[bytes]:
+    chunks: Iterable[_Content],
+    *,
+    num_bytes: int,
+    sha256: bytes,
+    encoding: Encoding = RAW,
+) -> Iterator[_Content]:
     """The content of ``chunks``, as it arrives, at most 256 KiB at a time.
 
     Only when the iteration has ended without an error is the content what was declared.
@@ -52,8 +57,8 @@ def received(
 
 
 def bounded(
-    chunks: Iterable[bytes], *, num_bytes: int, encoding: Encoding = RAW
-) -> Iterator[bytes]:
+    chunks: Iterable[_Content], *, num_bytes: int, encoding: Encoding = RAW
+) -> Iterator[_Content]:
     """As ``received``, for callers that check its length and hash themselves.
 
     Raises:
@@ -65,7 +70,7 @@ def bounded(
     return _inflated(chunks, num_bytes)
 
 
-def _bounded(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:
+def _bounded(chunks: Iterable[_Content], num_bytes: int) -> Iterator[_Content]:
     left = num_bytes
     for chunk in chunks:
         left -= len(chunk)
@@ -89,11 +94,11 @@ def _deflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(waiting[start : start + CHUNK_BYTES])
 
 
-def _inflated(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:
+def _inflated(chunks: Iterable[_Content], num_bytes: int) -> Iterator[_Content]:
     stream = zlib.decompressobj()
     left = num_bytes
     for chunk in _bounded(chunks, _most_deflated(num_bytes)):
-        rest = chunk
+        rest: _Content = chunk
         while rest:
             if stream.eof:
                 raise WireError("Bytes follow the end of a compressed stream.")
@@ -108,7 +113,7 @@ def _inflated(chunks: Iterable[bytes], num_bytes: int) -> Iterator[bytes]:
         raise WireError("A compressed stream ends too early.")
 
 
-def _step(stream: "zlib._Decompress", data: bytes) -> bytes:
+def _step(stream: "zlib._Decompress", data: _Content) -> bytes:
     try:
         return stream.decompress(data, CHUNK_BYTES)
     except zlib.error as error:
