@@ -59,3 +59,11 @@ def test_the_least_threshold_is_the_least(num_clients, num_colluding):
 def test_too_many_colluders_leave_no_session():
     with pytest.raises(ConfigError, match="num_colluding=5"):
         parameters_for(5, num_colluding=5)
+
+
+@pytest.mark.parametrize(
+    ("num_clients", "match"), [(2, "at least 3"), (51, "at most 50"), (3.0, "whole")]
+)
+def test_sessions_of_another_size_are_refused(num_clients, match):
+    with pytest.raises(ConfigError, match=f"num_clients.*{match}"):
+        parameters_for(num_clients)
