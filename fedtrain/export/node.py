@@ -18,7 +18,7 @@ from fedtrain.export.tfjs_files import SCRIPTS, write_tfjs
 
 WEB_TEMPLATES = Path(__file__).parent / "templates" / "web"
 _SCRIPT, _SHARED = WEB_TEMPLATES / "run_model.js", WEB_TEMPLATES / "model.js"
-_TIMEOUT_S = 1200
+_TIMEOUT_S = 3600  # far more than needed, as machines may be busy
 _CHUNK = 256
 _TYPES = {"float32": np.float32, "int32": np.int32, "bool": np.bool_}
 

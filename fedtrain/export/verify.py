@@ -31,7 +31,7 @@ from fedtrain.rounds.evaluation import Evaluator
 MAX_SERVER_DIFFERENCE = 1e-4
 # Of the largest output: many times what rounding to 8 bits does.
 _MAX_ROUNDED_DIFFERENCE = 0.05
-_TIMEOUT_S = 600
+_TIMEOUT_S = 3600  # far more than needed, as machines may be busy
 
 
 @dataclass(frozen=True, kw_only=True)
