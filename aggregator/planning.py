@@ -172,10 +172,12 @@ def _of_evaluations(project: Project) -> str:
     held_out, section = project.held_out, project.config.evaluation
     if held_out is None:
         return ""
-    what = f"exact sums of {', '.join(held_out.evaluation.metrics)}"
+    what = "exact sums of loss and metrics"
     if held_out.evaluation.query is not None:
         what = "noised counts of right and wrong answers (their cost is in epsilon)"
+    every = "each round" if section.every == 1 else f"every {section.every} rounds"
+    share = f"{100 * (section.held_out_fraction or 0):.3g} %"
     return (
-        f"every {section.every} rounds and at the end: {what} on the "
-        f"{section.held_out_fraction:.3g} of your rows that are kept back from training"
+        f"after {every}: {what}, on about {share} of your rows, which are kept back "
+        "from training"
     )

@@ -111,7 +111,8 @@ def test_all_evaluations_together_cost_what_the_file_says(tmp_path):
     section = plan.task["sections"]["evaluation"]
     assert section == {"every": 1, **HELD, "noise_multiplier": noise}
     assert [spec.dtype for spec in plan.evaluation] == ["float64"] * 2
-    assert any("noised counts" in line and "0.25" in line for line in plan.leaves)
+    assert any("noised counts" in line and "25 %" in line for line in plan.leaves)
+    assert any(line.startswith("after each round") for line in plan.leaves)
     assert plan.privacy.epsilon == pytest.approx(project.plan.epsilon())
 
 
