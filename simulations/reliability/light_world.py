@@ -20,7 +20,7 @@ from fedtrain.wire.identity import new_keys
 from simulations.reliability import light
 from simulations.reliability.nursery import Child, Nursery
 from simulations.reliability.proxy import Proxy
-from simulations.reliability.trial import AGGREGATOR
+from simulations.reliability.trial import AGGREGATOR, Process
 
 _RESTORED, _BEGUN_ANEW = "(restored)", "(journal begun anew)"
 
@@ -83,6 +83,7 @@ class LightWorld:
         """See ``World.start``."""
         shared = self._federation.folder
         if name == AGGREGATOR:
+            (self.folder / "finished").unlink(missing_ok=True)
             arguments = [self.folder, shared / "authority", self._federation.port]
             program = "aggregate"
         else:
@@ -100,7 +101,9 @@ class LightWorld:
         checkpoints = self.folder.glob("checkpoint-?")
         newest = sorted(checkpoints, key=lambda path: path.stat().st_mtime_ns)[-1:]
         journal = self.folder / "journal"
-        return [*newest, *journal.glob("journal.sqlite*"), *journal.glob("*.head")]
+        database = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm")
+        written = [journal / name for name in (*database, "journal.head")]
+        return [*newest, *(path for path in written if path.exists())]
 
     def mend(self) -> str:
         """Repairs the journal, else restores the newest backup."""
@@ -124,6 +127,11 @@ class LightWorld:
             with contextlib.suppress(FileNotFoundError):
                 found.append((str(path), path.stat().st_mtime_ns))
         return sorted(found)
+
+    def is_at_rest(self, aggregator: Process, ended_with: int | None) -> bool:
+        """See ``World.is_at_rest``."""
+        del ended_with  # it serves until it is killed
+        return aggregator.exitcode is None and (self.folder / "finished").exists()
 
     def wrong_end(self, happened: list[str]) -> str:
         """See ``World.wrong_end``."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from aggregator.audit import audit
 from aggregator.home import current_run, federation_in
 from clients.audit import entries, verify
-from fedtrain.core.errors import FedtrainError
+from fedtrain.core.errors import ConfigError, FedtrainError
 from fedtrain.privacy.ledger import Ledger
 from simulations.reliability.nursery import Nursery
 from simulations.reliability.programs import Site
@@ -98,7 +98,9 @@ class RealWorld:
             self._num_backups += 1
         newest = sorted(home.glob("runs/*/checkpoints/round-*.ckpt"))[-1:]
         journal = home / "journal"
-        return [*newest, *journal.glob("journal.sqlite*"), *journal.glob("*.head")]
+        database = ("journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm")
+        written = [journal / name for name in (*database, "journal.head")]
+        return [*newest, *(path for path in written if path.exists())]
 
     def mend(self) -> str:
         """``repair``, else ``restore`` of the newest backup, as the message says."""
@@ -117,6 +119,10 @@ class RealWorld:
             with contextlib.suppress(FileNotFoundError):
                 found.append((str(path), path.stat().st_mtime_ns))
         return sorted(found)
+
+    def is_at_rest(self, aggregator: Process, ended_with: int | None) -> bool:
+        """See ``World.is_at_rest``: it ends, and refuses to begin again."""
+        return _is_end(aggregator.exitcode) or _is_end(ended_with)
 
     def wrong_end(self, happened: list[str]) -> str:
         """See ``World.wrong_end``."""
@@ -155,6 +161,10 @@ class RealWorld:
 
 
 _OF_AN_ANSWER = ("run", "round", "attempt", "kind", "broadcast")
+
+
+def _is_end(exitcode: int | None) -> bool:
+    return exitcode in (0, ConfigError.exit_code)
 
 
 def _equal(found: _Weights, expected: _Weights) -> bool:

@@ -66,6 +66,14 @@ class World(Protocol):
     def progress(self) -> Any:
         """Something that is another value once the run has come further."""
 
+    def is_at_rest(self, aggregator: Process, ended_with: int | None) -> bool:
+        """Whether the aggregator, too, has come to the end since it was last harmed.
+
+        Args:
+          aggregator: As it is now.
+          ended_with: How it has ended by itself since then; None if it has not.
+        """
+
     def wrong_end(self, happened: list[str]) -> str:
         """What is wrong with how it ended; empty if nothing is."""
 
@@ -123,6 +131,7 @@ class Trial:
         self._happened: list[str] = []
         self._processes: dict[str, Process] = {}
         self._is_slow = False
+        self._ended_with: int | None = None
 
     def outcome(self, num_faults: int) -> Outcome:
         """Starts all, does its faults, and waits for the end."""
@@ -192,6 +201,7 @@ class Trial:
     def _flip(self) -> str:
         """Kills the aggregator and damages what it wrote last."""
         self._processes[AGGREGATOR].kill()
+        self._ended_with = None
         paths = [path for path in self._world.written_last() if path.stat().st_size]
         if not paths:
             return "flip nothing"
@@ -217,7 +227,7 @@ class Trial:
     def _unfinished(self, begun: float) -> str:
         """Waits for all partners; what is wrong if they do not end."""
         known, since = self._progress(), time.monotonic()
-        while any(self._processes[name].exitcode != 0 for name in self._world.partners):
+        while not self._is_done():
             self._wait(0.2)
             now, progress = time.monotonic(), self._progress()
             if progress != known:
@@ -228,6 +238,12 @@ class Trial:
                 self._is_slow = True
                 return ""
         return ""
+
+    def _is_done(self) -> bool:
+        if any(self._processes[name].exitcode != 0 for name in self._world.partners):
+            return False
+        aggregator = self._processes[AGGREGATOR]
+        return self._world.is_at_rest(aggregator, self._ended_with)
 
     def _progress(self) -> Any:
         ended = [p for p in self._world.partners if self._processes[p].exitcode == 0]
@@ -240,6 +256,8 @@ class Trial:
             is_done = process.exitcode == 0 and name != AGGREGATOR
             if process.exitcode is None or is_done:
                 continue
+            if name == AGGREGATOR:
+                self._ended_with = process.exitcode
             if process.exitcode != -signal.SIGKILL:
                 self._happened.append(f"({name} ended: {process.exitcode})")
                 time.sleep(_SUPERVISOR_S)
