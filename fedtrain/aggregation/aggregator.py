@@ -20,6 +20,12 @@ def unpacked(update: Any) -> Any:
     return tf.nest.map_structure(lambda _: None, update)
 
 
+def no_numbers(state: Any) -> dict[str, float]:
+    """The ``reported`` of a stage that has nothing to tell."""
+    del state
+    return {}
+
+
 class Aggregator(NamedTuple):
     """How many contributions become one, and how that is protected.
 
@@ -37,6 +43,8 @@ class Aggregator(NamedTuple):
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
       packings: ``packings(update)`` -> for each leaf of an encoded update the
         ``Packing`` that it allows on the wire, or None.
+      reported: ``reported(state)`` -> numbers of the last round by name that were
+        noised and paid for with its sum; none by default.
       is_modular: Whether encoded updates are whole numbers modulo 2^32 (uint32).
       released: ``released(noise)`` -> the same stage with its noise from a source for
         release; None where it has none of its own, or cannot be rebuilt so.
@@ -51,6 +59,7 @@ class Aggregator(NamedTuple):
     reveals: frozenset[str] = frozenset()
     needs: Literal["sum", "contributions"] = "sum"
     packings: Callable[[Any], Any] = unpacked
+    reported: Callable[[Any], dict[str, float]] = no_numbers
     is_modular: bool = False
     released: "Callable[[Any], Aggregator] | None" = None
 
@@ -100,6 +109,7 @@ def chain(*stages: Aggregator) -> Aggregator:
         reveals=frozenset().union(*(stage.reveals for stage in stages)),
         needs="sum" if all(s.needs == "sum" for s in stages) else "contributions",
         packings=stages[-1].packings if stages else unpacked,
+        reported=partial(_reported, stages),
         is_modular=any(stage.is_modular for stage in stages),
         released=_released_chain(stages),
     )
@@ -165,6 +175,13 @@ def _released_chain(
     return lambda noise: chain(
         *(stage.released(noise) if stage.released else stage for stage in stages)
     )
+
+
+def _reported(stages: tuple[Aggregator, ...], state: Any) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for stage, part in zip(stages, state, strict=True):
+        numbers |= stage.reported(part)
+    return numbers
 
 
 def _encode(

@@ -54,6 +54,12 @@ def sum_of_clipped(gradients: Any, clipping_norm: float) -> Any:
     return tf.nest.map_structure(clipped_sum, gradients)
 
 
+def is_unclipped(gradients: Any, clipping_norm: float) -> Any:
+    """Which units' gradients are finite and within the bound: bool [units]."""
+    finite, norms = _finite_and_norms(gradients)
+    return tf.logical_and(finite, norms <= _bound(clipping_norm, norms.dtype))
+
+
 def clip_factors(squared_norms: Any, clipping_norm: Any) -> tuple[Any, Any]:
     """What scales each unit's gradient down to at most ``clipping_norm``.
 

@@ -32,7 +32,12 @@ from fedtrain.client_work.weight_uses import NotSeparableError, Use, weight_uses
 from fedtrain.core import seeds
 from fedtrain.models import keras_trace
 from fedtrain.models.model import Batch, Model, ModelWeights
-from fedtrain.privacy.clipping import clip_factors, sum_by_entity, sum_of_clipped
+from fedtrain.privacy.clipping import (
+    clip_factors,
+    is_unclipped,
+    sum_by_entity,
+    sum_of_clipped,
+)
 
 _ROWS = Fact("rows")
 _LOGGER = logging.getLogger(__name__)
@@ -72,9 +77,38 @@ def clipped_sum(
     Raises:
       PrivacyError: Some layer mixes rows, so a row has no gradient of its own.
     """
+    total, outputs, _ = clipped_sum_and_count(
+        model,
+        weights,
+        batch,
+        seed,
+        clipping_norm=clipping_norm,
+        rows_per_unit=rows_per_unit,
+    )
+    return total, outputs
+
+
+def clipped_sum_and_count(
+    model: Model,
+    weights: ModelWeights,
+    batch: Batch,
+    seed: seeds.Seed,
+    *,
+    clipping_norm: Any,
+    rows_per_unit: int = 1,
+) -> tuple[Any, Any, Any]:
+    """``clipped_sum``, and how many units were not clipped, for adaptive clipping.
+
+    Returns:
+      The sum, the outputs, and a float32 scalar: a half for each unit whose gradient is
+      at most ``clipping_norm`` long, less a half for each other one. A unit more or
+      less changes it by a half.
+    """
     refuse_mixing(model)
     function = _functions(model.forward, model.loss, rows_per_unit)
-    bound = tf.convert_to_tensor(clipping_norm, tf.float64)
+    bound = tf.cast(
+        tf.convert_to_tensor(clipping_norm, dtype_hint=tf.float64), tf.float64
+    )
     return function(weights, batch, tf.convert_to_tensor(seed, tf.int32), bound)
 
 
@@ -140,14 +174,18 @@ def _trace(parts: Any, specs: Any) -> tuple[Any, str | None]:
 
 def _row_by_row(
     model: Model, rows_per_unit: int, weights: Any, batch: Batch, seed: Any, bound: Any
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     gradients, outputs = per_example_gradients(model, weights, batch, seed)
-    return sum_of_clipped(sum_by_entity(gradients, rows_per_unit), bound), outputs
+    of_units = sum_by_entity(gradients, rows_per_unit)
+    missing = -tf.shape(batch.mask)[0] % rows_per_unit
+    mask = tf.pad(batch.mask, [[0, missing]])
+    count = _centred_count(is_unclipped(of_units, bound), mask, rows_per_unit)
+    return sum_of_clipped(of_units, bound), outputs, count
 
 
 def _ghost(
     model: Model, rows_per_unit: int, weights: Any, batch: Batch, seed: Any, bound: Any
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     num_rows = tf.shape(batch.mask)[0]
     batch = _whole_units(batch, rows_per_unit)
     with keras_trace.inlined():
@@ -156,11 +194,19 @@ def _ghost(
     leaves = tf.nest.flatten(weights.trainable)
     uses = _proved_uses(losses, leaves, batch)
     gradients = _gradients(losses, uses, rows_per_unit)
-    sums = _clipped(leaves, gradients, bound)
+    sums, unclipped = _clipped(leaves, gradients, bound)
+    count = _centred_count(unclipped, batch.mask, rows_per_unit)
     outputs = result.outputs
     if rows_per_unit > 1:
         outputs = tf.nest.map_structure(lambda leaf: leaf[:num_rows], outputs)
-    return tf.nest.pack_sequence_as(weights.trainable, sums), outputs
+    return tf.nest.pack_sequence_as(weights.trainable, sums), outputs, count
+
+
+def _centred_count(unclipped: Any, mask: Any, rows_per_unit: int) -> Any:
+    """A half for each unit that is unclipped, less a half for each that is not."""
+    of_units = tf.reshape(mask, tf.stack([-1, rows_per_unit]))
+    is_there = tf.cast(tf.reduce_max(of_units, axis=1) > 0, tf.float32)
+    return tf.reduce_sum(is_there * (tf.cast(unclipped, tf.float32) - 0.5))
 
 
 def _whole_units(batch: Batch, rows_per_unit: int) -> Batch:
@@ -260,16 +306,18 @@ def _by_view(
 
 def _clipped(
     leaves: list[Any], gradients: list[dict[str, Any]], bound: Any
-) -> list[Any]:
+) -> tuple[list[Any], Any]:
+    """The sums, and which units were within the bound: bool [units], or for all."""
     parts = [part for views in gradients for _, part in views.values()]
     if not parts:
-        return [tf.zeros_like(leaf) for leaf in leaves]
+        return [tf.zeros_like(leaf) for leaf in leaves], tf.constant(value=True)
     squares = [tf.cast(part.squared_norms(), tf.float64) for part in parts]
     factors, kept = clip_factors(tf.add_n(squares), bound)
-    return [
+    sums = [
         _leaf_sum(leaf, views, factors[:, tf.newaxis], kept[:, tf.newaxis])
         for leaf, views in zip(leaves, gradients, strict=True)
     ]
+    return sums, factors >= 1.0
 
 
 def _leaf_sum(leaf: Any, views: dict[str, Any], factors: Any, kept: Any) -> Any:

@@ -7,6 +7,7 @@ so each unit's gradient is clipped and one round is one step.
 Source: McMahan et al. (2018), DP-FedSGD, with units inside clients.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -25,6 +26,7 @@ from fedtrain.core.errors import PrivacyError
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.models.model import Batch, Model
 from fedtrain.privacy import events
+from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, adaptive_norm
 from fedtrain.privacy.dp_sgd import (
     RowUnit,
     clipped_gradient_sum,
@@ -33,8 +35,22 @@ from fedtrain.privacy.dp_sgd import (
 )
 from fedtrain.privacy.fixed_point_sum import fixed_point_sum
 from fedtrain.privacy.gaussian import noise_on_bounded_sum
+from fedtrain.privacy.ghost_clipping import clipped_sum_and_count
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
 from fedtrain.privacy.noise_source import SEEDED, Noise
+from fedtrain.privacy.noised_metrics import (
+    MetricsQuery,
+    batch_metrics,
+    noised_metrics,
+)
+
+
+def joint_norm(
+    clipping_norm: float, query: QuantileQuery | None, metrics_share: float
+) -> float:
+    """The bound on a unit's gradient, its part of a count and its metrics together."""
+    counted = 0.5 * query.scale if query else 0.0
+    return clipping_norm * math.hypot(1.0, counted, metrics_share)
 
 
 class _Carry(NamedTuple):
@@ -97,12 +113,14 @@ def private_gradient_sum(  # noqa: PLR0913 - one number for each term of the pro
     return work, aggregator
 
 
-def integer_gradient_sum(
+def integer_gradient_sum(  # noqa: PLR0913 - one number for each term of the promise
     model: Model,
     mechanism: IntegerGaussian,
     *,
     expected_count: float,
     max_rows_per_entity: int = 1,
+    query: QuantileQuery | None = None,
+    metrics: MetricsQuery | None = None,
     noise: Noise = SEEDED,
 ) -> tuple[ClientWork, Aggregator]:
     """The same in whole numbers modulo 2^32, the noise at the server or in shares.
@@ -112,6 +130,9 @@ def integer_gradient_sum(
       mechanism: Of unit example or entity, its grid made for sums of units.
       expected_count: Public denominator: expected units in the cohort's batches.
       max_rows_per_entity: Rows of an entity that a step uses at most.
+      query: Makes the clipping norm follow a quantile.
+      metrics: Brings loss and metrics along. With either, the mechanism's own norm is
+        ``joint_norm`` of all, and its grid has as many coordinates more.
       noise: ``SEEDED`` for simulations.
 
     Returns:
@@ -123,18 +144,87 @@ def integer_gradient_sum(
     unit: RowUnit = "entity" if mechanism.unit == "entity" else "example"
     refuse_mixing_layers(model, unit)
     batching = row_batching(unit, mechanism.sampling_rate, 1, max_rows_per_entity)
-    work = _gradient_sum(
-        model, noise.batching(batching), mechanism.mechanism(), max_rows_per_entity
+    work = _observed_gradient_sum(
+        model,
+        noise.batching(batching),
+        mechanism,
+        max_rows_per_entity,
+        (query, metrics),
     )
+    observers = [
+        *([adaptive_norm(query)] if query else []),
+        *([noised_metrics(metrics)] if metrics else []),
+    ]
 
     def released(source: Noise) -> ClientWork:
         return work._replace(batching=source.batching(batching), released=None)
 
     aggregator = chain(
         mean_over_expected_cohort(expected_count),
+        *observers,
         fixed_point_sum(mechanism, noise=noise),
     )
     return work._replace(released=released), aggregator
+
+
+class _ObservedCarry(NamedTuple):
+    message: Any
+    seed: Any
+    total: Any
+    extras: Any
+
+
+def _observed_gradient_sum(
+    model: Model,
+    batching: Any,
+    mechanism: IntegerGaussian,
+    max_rows_per_entity: int,
+    observed: tuple[QuantileQuery | None, MetricsQuery | None],
+) -> ClientWork:
+    """One batch's sum, and in ``extras`` a count of units and sums of metrics.
+
+    Where the norm follows a quantile, it is what the chain's second stage shares.
+    """
+    query, metrics = observed
+    fixed = metrics.clipping_norm if metrics else mechanism.clipping_norm
+
+    def start(message: Broadcast, client: ClientInput) -> _ObservedCarry:
+        zero = nests.zeros_like(message.weights.trainable)
+        extras = [tf.constant(0.0)] if query else []
+        if metrics:
+            extras.append(tf.zeros([1 + len(metrics.names)]))
+        return _ObservedCarry(message, client.seed, zero, tuple(extras))
+
+    def step(carry: _ObservedCarry, batch: Batch) -> _ObservedCarry:
+        # Assigned, not added to: one batch is all that the noise accounts for.
+        total, outputs, count = clipped_sum_and_count(
+            model,
+            carry.message.weights,
+            batch,
+            carry.seed,
+            clipping_norm=carry.message.shared[1] if query else fixed,
+            rows_per_unit=max_rows_per_entity,
+        )
+        extras = [count] if query else []
+        if metrics:
+            extras.append(
+                batch_metrics(metrics, model, batch, outputs, max_rows_per_entity)
+            )
+        return carry._replace(total=total, extras=tuple(extras))
+
+    def finish(message: Broadcast, carry: _ObservedCarry) -> tuple[Contribution, Any]:
+        update = message.weights._replace(
+            trainable=carry.total, state=nests.zeros_like(message.weights.state)
+        )
+        return Contribution(update, tf.constant(0.0), {}, carry.extras), ()
+
+    return ClientWork(
+        batching=batching,
+        init_state=stateless,
+        start=start,
+        step=step,
+        finish=finish,
+    )
 
 
 def _gradient_sum(

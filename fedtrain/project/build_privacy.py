@@ -27,7 +27,7 @@ from fedtrain.project.build_optimizers import optimizer_of
 from fedtrain.project.build_round import plain_work
 from fedtrain.project.build_update_compression import compressed
 from fedtrain.project.config import PrivacySection, ProjectConfig
-from fedtrain.project.integer_mechanism import integer_mechanism
+from fedtrain.project.integer_mechanism import integer_mechanism, metrics_of, query_of
 from fedtrain.rounds.dp_fed_sgd import dp_fed_sgd, integer_fed_sgd
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.round import Round
@@ -53,7 +53,13 @@ def private_round(
     privacy = _section(config)
     server_optimizer = optimizer_of(config.server)
     num_weights = nests.num_weights(model.init(seeds.root(0)))
-    integer = integer_mechanism(config, plan, num_weights=num_weights)
+    metrics = metrics_of(config, plan, model)
+    integer = integer_mechanism(
+        config,
+        plan,
+        num_weights=num_weights,
+        num_metrics=1 + len(metrics.names) if metrics else 0,
+    )
     if integer is not None and privacy.unit != "client":
         return integer_fed_sgd(
             model,
@@ -61,6 +67,8 @@ def private_round(
             integer,
             expected_count=plan.expected_count,
             max_rows_per_entity=privacy.max_rows_per_entity or 1,
+            query=query_of(config, plan),
+            metrics=metrics,
         )
     if privacy.unit != "client" and privacy.trust == "central":
         return dp_fed_sgd(model, server_optimizer, **_gradient_sum(privacy, plan))

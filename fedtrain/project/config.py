@@ -154,6 +154,7 @@ class PrivacySection(Section):
     max_rows_per_entity: Count | None = None
     max_clients_per_entity: Count = 1
     unclipped_quantile: Probability = 0.5
+    metrics_share: Fraction | None = None
     num_bands: Count | None = None
     cohort_is_hidden: bool = False
     accept_weak_privacy: bool = False

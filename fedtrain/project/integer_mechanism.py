@@ -1,7 +1,11 @@
 """Noise in whole numbers on the sum, from the numbers of a project file."""
 
 from fedtrain.aggregation.fixed_point import FixedPoint
+from fedtrain.models.model import Model
+from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, quantile_query
+from fedtrain.privacy.gradient_sum import joint_norm
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
+from fedtrain.privacy.noised_metrics import MetricsQuery, metrics_query
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.config import ProjectConfig
 
@@ -10,14 +14,15 @@ _MOST_OF_ALL = 1 << 30
 
 
 def integer_mechanism(
-    config: ProjectConfig, plan: PrivacyPlan, *, num_weights: int
+    config: ProjectConfig, plan: PrivacyPlan, *, num_weights: int, num_metrics: int = 0
 ) -> IntegerGaussian | None:
     """What the file asks for; None where noise is local, or floats.
 
     Args:
       config: Of the project.
       plan: Calibrated.
-      num_weights: Coordinates of a contribution, the model's state included.
+      num_weights: Of the model, its state included.
+      num_metrics: Numbers that come along, the loss included.
 
     Raises:
       PrivacyError: If sums may wrap, or shares are too narrow for their grid.
@@ -27,14 +32,17 @@ def integer_mechanism(
         return None
     if privacy.trust == "central" and privacy.mechanism != "discrete_gaussian":
         return None
+    query = query_of(config, plan)
     num_in_sum = plan.num_in_sum or config.rounds.cohort_size or plan.num_clients
     return IntegerGaussian(
         unit=privacy.unit,
         trust=privacy.trust,
-        clipping_norm=privacy.clipping_norm,
+        clipping_norm=joint_norm(
+            privacy.clipping_norm, query, privacy.metrics_share or 0.0
+        ),
         noise_multiplier=plan.noise_multiplier or 0.0,
         grid=FixedPoint(
-            num_weights=num_weights,
+            num_weights=num_weights + num_metrics + (query is not None),
             grid_bits=privacy.grid_bits,
             bounded="contribution" if privacy.unit == "client" else "unit",
             largest=max(_MOST_OF_ALL // num_in_sum, 1),
@@ -44,6 +52,40 @@ def integer_mechanism(
         num_honest=plan.num_honest or 1,
         sampling_rate=1.0 if privacy.unit == "client" else plan.sampling_rate,
         max_clients_per_entity=privacy.max_clients_per_entity,
+    )
+
+
+def query_of(config: ProjectConfig, plan: PrivacyPlan) -> QuantileQuery | None:
+    """The quantile query of adaptive clipping in a sum of rows' gradients.
+
+    Raises:
+      PrivacyError: If too few units are expected in a sum.
+    """
+    privacy = config.privacy
+    if privacy is None or privacy.mechanism != "adaptive_gaussian":
+        return None
+    if privacy.unit == "client" or privacy.trust != "distributed":
+        return None
+    return quantile_query(
+        initial_clipping_norm=privacy.clipping_norm,
+        noise_multiplier=plan.noise_multiplier or 0.0,
+        expected_count=plan.expected_count,
+        unclipped_quantile=privacy.unclipped_quantile,
+    )
+
+
+def metrics_of(
+    config: ProjectConfig, plan: PrivacyPlan, model: Model
+) -> MetricsQuery | None:
+    """Loss and metrics in the same sum, where the file gives them a share."""
+    privacy = config.privacy
+    if privacy is None or privacy.metrics_share is None:
+        return None
+    return metrics_query(
+        model,
+        clipping_norm=privacy.clipping_norm,
+        share=privacy.metrics_share,
+        expected_count=plan.expected_count,
     )
 
 

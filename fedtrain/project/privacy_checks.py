@@ -33,6 +33,16 @@ def privacy_contradictions(
         )
     if privacy.trust == "distributed":
         yield from _distributed(config, privacy)
+    integer = privacy.trust == "distributed" or privacy.mechanism == "discrete_gaussian"
+    if privacy.metrics_share is not None and (
+        privacy.unit == "client" or privacy.trust == "local" or not integer
+    ):
+        yield superfluous(
+            "privacy.metrics_share",
+            privacy.metrics_share,
+            "loss and metrics come along in sums of rows' gradients in whole numbers: "
+            'unit "example" or "entity", trust "distributed" or "discrete_gaussian"',
+        )
     if privacy.unit == "client":
         yield from _client_unit(config, privacy)
     else:
@@ -99,12 +109,14 @@ def _distributed(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             allowed='true; or privacy.trust = "local" (each client adds its own noise) '
             'or "central"',
         )
-    if privacy.mechanism not in ("gaussian", "discrete_gaussian"):
+    adapts = privacy.mechanism == "adaptive_gaussian" and privacy.unit != "client"
+    if privacy.mechanism not in ("gaussian", "discrete_gaussian") and not adapts:
         yield Problem(
             key="privacy.mechanism",
             text='shares of noise, trust = "distributed", are added independently',
             value=privacy.mechanism,
-            allowed='"discrete_gaussian", or leave it out',
+            allowed='"discrete_gaussian", or leave it out; for rows or entities also '
+            '"adaptive_gaussian"',
         )
     if privacy.cohort_is_hidden:
         yield superfluous(
@@ -178,6 +190,9 @@ def _row_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Proble
     elif client.local_steps is None:
         yield missing("client.local_steps", "DP-SGD steps of each client in a round")
     integer = privacy.mechanism == "discrete_gaussian" and privacy.trust != "local"
+    integer |= privacy.mechanism == "adaptive_gaussian" and (
+        privacy.trust == "distributed"
+    )
     if privacy.mechanism != "gaussian" and not integer:
         yield superfluous(
             "privacy.mechanism",

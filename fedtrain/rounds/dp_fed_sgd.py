@@ -40,7 +40,7 @@ def integer_fed_sgd(
       server_optimizer: Takes the noised mean of clipped gradients.
       mechanism: Bound, grid and noise; its trust says who adds it.
       **options: Of ``integer_gradient_sum``: ``expected_count``,
-        ``max_rows_per_entity``.
+        ``max_rows_per_entity``, ``query``, ``metrics``.
     """
     work, aggregator = integer_gradient_sum(model, mechanism, **options)
     return averaging_round(

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from fedtrain.aggregation.aggregator import (
     Aggregator,
+    no_numbers,
     refuse_compressed_bounds,
     refuse_exact_quantities,
     unpacked,
@@ -54,6 +55,7 @@ class Round(NamedTuple):
       needs: ``"sum"``, or ``"contributions"`` for order statistics.
       name: For reports.
       packings: The aggregator's: how short a contribution's update is on the wire.
+      reported: ``reported(state)`` -> noised numbers of the last round, by name.
       is_modular: Whether updates are whole numbers modulo 2^32, for secure aggregation.
       released: ``released(noise)`` -> the same round with its noise from a source for
         release; None where it adds none, or cannot be rebuilt so.
@@ -68,6 +70,7 @@ class Round(NamedTuple):
     needs: str = "sum"
     name: str = "round"
     packings: Callable[[Any], Any] = unpacked
+    reported: Callable[[ServerState], dict[str, float]] = no_numbers
     is_modular: bool = False
     released: "Callable[[Any], Round] | None" = None
 
@@ -112,6 +115,7 @@ def averaging_round(
         needs=aggregator.needs,
         name=name,
         packings=aggregator.packings,
+        reported=lambda state: aggregator.reported(state.aggregator),
         is_modular=aggregator.is_modular,
         released=_released(
             client_work, aggregator, server_optimizer=server_optimizer, name=name

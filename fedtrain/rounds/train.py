@@ -138,7 +138,11 @@ def _one_round(
     result = run.runtime.run_round(run.round_, before.state, cohort, drawn.seed)
     refuse_divergence(number, result.state)
     client_states = _merged(before.client_states, result.client_states)
-    metrics = {**result.metrics, **evaluation(run, number + 1, result.state)}
+    metrics = {
+        **result.metrics,
+        **run.round_.reported(result.state),
+        **evaluation(run, number + 1, result.state),
+    }
     best = watched(
         run.stop,
         before.best,

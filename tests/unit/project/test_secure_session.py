@@ -63,6 +63,37 @@ def test_central_noise_in_whole_numbers_on_request() -> None:
     assert session_of(config, 10) is None
 
 
+def test_an_adaptive_norm_and_metrics_share_the_same_sum() -> None:
+    config = config_of(
+        privacy__mechanism='"adaptive_gaussian"', privacy__metrics_share=0.1
+    )
+    project = build(config, folder=Path())
+    (mechanism,) = project.round_.mechanisms
+    state = project.round_.init(project.starting_weights())
+    assert set(project.round_.reported(state)) == {"noised_loss", "noised_accuracy"}
+    assert dict(mechanism.details)["num_weights"] == 650 + 1 + 2
+    assert 1.005**0.5 < mechanism.clipping_norm < 1.1
+
+
+def test_whole_updates_of_clients_are_summed_in_whole_numbers() -> None:
+    content = tomllib.loads(template("digits.toml"))
+    del content["client"]["sampling_rate"], content["client"]["expected_batch_size"]
+    overrides = [
+        "rounds.secure_aggregation=true",
+        "client.batch_size=8",
+        'privacy.unit="client"',
+        'privacy.trust="distributed"',
+        'privacy.sampling="full"',
+        "privacy.accept_weak_privacy=true",
+    ]
+    config = checked_config(overridden(content, overrides), file="federation.toml")
+    project = build(config, folder=Path())
+    (mechanism,) = project.round_.mechanisms
+    assert (mechanism.unit, mechanism.trust) == ("client", "distributed")
+    assert project.round_.is_modular
+    assert not project.round_.reports_metrics
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -88,6 +119,7 @@ def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
         ({"runtime__kind": '"tff"'}, "runtime.kind"),
         ({"rounds__update_compression": '"int8"'}, "update_compression"),
         ({"privacy__mechanism": '"tree"'}, "privacy.mechanism"),
+        ({"privacy__metrics_share": 0.1, "privacy__trust": '"local"'}, "metrics_share"),
         ({"privacy__cohort_is_hidden": "true"}, "cohort_is_hidden"),
         ({"rounds__algorithm": '"fed_avg"'}, "rounds.algorithm"),
         ({"client__local_steps": 2}, "client.local_steps"),

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedtrain.aggregation.fixed_point import FixedPoint, from_ring
+from fedtrain.core import nests, seeds
+from fedtrain.data.examples import Examples
+from fedtrain.models.dense import dense_classifier
+from fedtrain.models.model import mean_loss
+from fedtrain.optimizers.sgd import sgd
+from fedtrain.privacy.adaptive_gradient_sum import quantile_query
+from fedtrain.privacy.fixed_point_sum import ring_vector
+from fedtrain.privacy.gradient_sum import joint_norm
+from fedtrain.privacy.integer_gaussian import IntegerGaussian
+from fedtrain.privacy.noised_metrics import metrics_query
+from fedtrain.rounds.dp_fed_sgd import integer_fed_sgd
+from fedtrain.rounds.runtime import CohortClient
+from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.eager import EagerRuntime, contribute, gather_batch
+
+SEED = seeds.root(6)
+MODEL = dense_classifier(3, 2)
+WEIGHTS = nests.to_tensors(MODEL.init(SEED))
+METRICS = metrics_query(MODEL, clipping_norm=0.3, share=0.2, expected_count=200.0)
+QUERY = quantile_query(
+    initial_clipping_norm=0.3,
+    noise_multiplier=0.01,
+    expected_count=200.0,
+    unclipped_quantile=0.5,
+)
+
+
+def a_round(query):
+    mechanism = IntegerGaussian(
+        unit="example",
+        trust="central",
+        clipping_norm=joint_norm(0.3, query, 0.2),
+        noise_multiplier=0.01,
+        grid=FixedPoint(
+            num_weights=10 + (query is not None), bounded="unit", largest=2**28
+        ),
+        num_rounds=100,
+        num_clients=1,
+    )
+    round_ = integer_fed_sgd(
+        MODEL, sgd(0.5), mechanism, expected_count=200.0, query=query, metrics=METRICS
+    )
+    return round_, mechanism
+
+
+def client(round_, num):
+    random = seeds.generator(SEED)
+    features = random.normal(size=[num, 3]).astype(np.float32)
+    rows = Examples(features=features, labels=np.arange(num, dtype=np.int32) % 2)
+    return CohortClient("ada", rows, round_.client_work.init_state(WEIGHTS))
+
+
+@pytest.mark.parametrize("query", [None, QUERY], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize(
+    "runtime",
+    [EagerRuntime(), CompiledRuntime(strategy="graph")],
+    ids=["eager", "graph"],
+)
+def test_the_sum_reports_loss_and_accuracy_of_its_rows(query, runtime):
+    round_, _ = a_round(query)
+    one = client(round_, 200)
+    state = runtime.run_round(round_, round_.init(WEIGHTS), [one], SEED).state
+    reported = round_.reported(state)
+    batch = gather_batch(one.examples, np.arange(200))
+    outputs = MODEL.forward(WEIGHTS, batch.features, training=False, seed=SEED).outputs
+    right = float(np.mean(np.argmax(outputs, axis=1) == batch.labels))
+    assert set(reported) == {"noised_loss", "noised_accuracy"}
+    # Noise of 0.01 norms on 200 rows whose share is 0.2 / sqrt(2): 0.0004, ten times.
+    assert reported["noised_accuracy"] == pytest.approx(right, abs=0.004)
+    loss = float(mean_loss(MODEL, batch, outputs))
+    assert reported["noised_loss"] == pytest.approx(loss, abs=0.02)
+
+
+def test_a_row_moves_everything_together_by_the_stated_bound():
+    round_, mechanism = a_round(QUERY)
+    message = round_.broadcast(round_.init(WEIGHTS))
+    few, many = (
+        from_ring(
+            ring_vector(
+                contribute(round_.client_work, message, client(round_, num), SEED)[0]
+            )
+        )
+        for num in (40, 41)
+    )
+    moved = many.astype(np.int64) - few
+    assert np.any(moved[-2:])
+    assert 0 < int(np.sum(moved**2)) <= mechanism.grid.sensitivity_squared
+
+
+def test_rows_that_are_not_finite_count_as_zero():
+    round_, _ = a_round(None)
+    one = client(round_, 200)
+    features = one.examples.features.copy()
+    features[::2] = np.nan
+    broken = one._replace(
+        examples=Examples(features=features, labels=one.examples.labels)
+    )
+    state = EagerRuntime().run_round(round_, round_.init(WEIGHTS), [broken], SEED).state
+    numbers = [*round_.reported(state).values(), *tf.nest.flatten(state.weights)]
+    assert all(np.all(np.isfinite(one)) for one in numbers)
