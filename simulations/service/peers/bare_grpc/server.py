@@ -52,6 +52,7 @@ class Exchange:
             async with self._is_open:
                 self.buffers[position] = buffer
                 self._is_open.notify_all()
+        await asyncio.Event().wait()  # the watcher looks at open connections
 
     async def run(self, marks: Marks) -> None:
         """All rounds."""
