@@ -149,7 +149,8 @@ def _answer_in(path: Path) -> Answer:
     with path.open("rb") as file:
         line = file.readline(_MOST_HEADER_BYTES)
     facts = json.loads(line)
-    if not isinstance(facts, dict) or not isinstance(facts.get("order", 0), int):
+    is_whole = isinstance(facts, dict) and isinstance(facts.get("order", 0), int)
+    if not is_whole:
         raise ValueError("The first line is damaged.")
     return Answer(path, facts, len(line))
 
