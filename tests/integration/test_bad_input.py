@@ -243,9 +243,8 @@ def test_unknown_named_set(refused: Any) -> None:
 
 
 def test_noise_that_cannot_be_distributed(refused: Any) -> None:
-    assert "secure aggregation" in refused(
-        CLIENT_PRIVACY, 'privacy.trust="distributed"'
-    )
+    errors = refused(CLIENT_PRIVACY, 'privacy.trust="distributed"')
+    assert "rounds.secure_aggregation" in errors
 
 
 def entities_at_two_clients() -> pd.DataFrame:

@@ -36,7 +36,8 @@ def test_the_largest_are_kept_and_no_more(rows, columns, share, magnitude):
 
 
 def test_globally_the_smaller_kernel_loses_more():
-    small, large = RANDOM.normal(size=[20, 20]) * 0.1, RANDOM.normal(size=[20, 20])
+    random = np.random.default_rng(1)
+    small, large = random.normal(size=[20, 20]) * 0.1, random.normal(size=[20, 20])
     pruned_small, pruned_large = after(pruned(0.5, scope="global"), small, large)
     assert np.mean(pruned_small == 0) > 0.85
     assert np.mean([pruned_small == 0, pruned_large == 0]) == 0.5
