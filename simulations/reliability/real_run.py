@@ -48,7 +48,9 @@ def trials(seeds: Iterable[int], *, num_faults: int) -> Iterable[Outcome]:
         shutil.rmtree(world.folder)
         for seed in seeds:
             world = RealWorld(noisy, None) if seed % 2 else RealWorld(same, expected)
-            yield Trial(world, seed, _PATIENCE).outcome(num_faults)
+            # Half of them are harmed while they start, half in their rounds.
+            trial = Trial(world, seed, _PATIENCE, is_late=bool(seed & 2))
+            yield trial.outcome(num_faults)
             shutil.rmtree(world.folder)
 
 

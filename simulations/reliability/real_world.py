@@ -20,7 +20,7 @@ from simulations.reliability.proxy import Proxy
 from simulations.reliability.trial import AGGREGATOR, Process
 
 _PARTNERS = ("bank-a", "bank-b", "bank-c")
-_NUM_ROUNDS = 4
+_NUM_ROUNDS = 12
 _SERVICE = """\
 deadline_s = 20.0
 max_deadlines = 100

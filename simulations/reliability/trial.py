@@ -121,9 +121,12 @@ class Trial:
       world: Its programs.
       seed: Of what is done to it.
       patience: How long it is waited for.
+      is_late: Whether faults begin with the first progress, not with the start.
     """
 
-    def __init__(self, world: World, seed: int, patience: Patience) -> None:
+    def __init__(
+        self, world: World, seed: int, patience: Patience, *, is_late: bool = False
+    ) -> None:
         self._world = world
         self._chance = np.random.default_rng(seed)
         self._seed = seed
@@ -131,6 +134,7 @@ class Trial:
         self._happened: list[str] = []
         self._processes: dict[str, Process] = {}
         self._is_slow = False
+        self._is_late = is_late
         self._ended_with: int | None = None
 
     def outcome(self, num_faults: int) -> Outcome:
@@ -139,6 +143,8 @@ class Trial:
         try:
             for name in (AGGREGATOR, *self._world.partners):
                 self._start(name)
+            while self._is_late and not self._world.progress():
+                self._wait(0.1)
             for _ in range(num_faults):
                 self._wait(self._chance.uniform(0.0, 0.8 * self._world.pace))
                 fault = self._one_of(_FAULTS)
