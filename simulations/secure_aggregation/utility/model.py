@@ -1,7 +1,7 @@
 """A small convolutional network with bounded activations, which suit clipped gradients.
 
 Source: Papernot et al. (2021), Tempered sigmoid activations for deep learning with
-differential privacy, https://arxiv.org/abs/2007.14191 (Table 1: MNIST, with tanh).
+differential privacy, https://arxiv.org/abs/2007.14191.
 """
 
 import keras
