@@ -153,7 +153,7 @@ def _sums(
         vectors = np.asarray(part, np.int64)
         places = slice(start, start + len(vectors))
         start = places.stop
-        bounded = np.einsum("ij,ij->i", vectors, vectors) <= squared_norm
+        bounded = _bounded(vectors, squared_norm)
         if total is None:
             total = np.zeros((given.num_parties, vectors.shape[1]), np.int64)
         kept = counting[places] & bounded
@@ -161,6 +161,13 @@ def _sums(
     if total is None:
         raise ConfigError("Rows to count need at least one array of vectors.")
     return np.asarray(total)
+
+
+def _bounded(vectors: Integers, squared_norm: int) -> npt.NDArray[np.bool_]:
+    """Whose squared norm is within the bound; no square of them may wrap."""
+    most = math.isqrt(squared_norm)
+    small = np.all((vectors >= -most) & (vectors <= most), axis=1)
+    return small & (np.einsum("ij,ij->i", vectors, vectors) <= squared_norm)
 
 
 def _counting(

@@ -176,7 +176,8 @@ def _read(run: DrawnRun, drawn: DrawnCohort) -> list[CohortClient]:
     A client that adds its own noise adds it for no rows too: leaving it out would tell
     that it has none.
     """
-    keep_empty = bool(run.round_.client_work.mechanisms)
+    adds_noise = any(each.trust != "central" for each in run.round_.mechanisms)
+    keep_empty = adds_noise or bool(run.round_.client_work.mechanisms)
     rows = run.dataset.clients(drawn.positions)
     return [
         CohortClient(client_id, examples, ())

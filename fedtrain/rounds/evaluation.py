@@ -70,7 +70,9 @@ class Evaluator:
             own = self._by_row(weights, _whole_batch(rows), metric)
             right, counted = (np.asarray(value, np.float64) for value in own)
             parts.append(np.stack([right, counted - right], axis=1))
-        return np.rint(np.concatenate(parts)).astype(np.int64)
+        found = np.concatenate(parts)
+        whole = np.isfinite(found).all(axis=1, keepdims=True)
+        return np.rint(np.where(whole, found, 0.0)).astype(np.int64)
 
     def predict(self, weights: ModelWeights, examples: Examples) -> npt.NDArray[Any]:
         """The model's outputs, [rows, ...]."""

@@ -163,3 +163,8 @@ def test_noise_for_an_epsilon_just_keeps_it(relation):
     noise = noise_multiplier_for(0.5, delta=1e-6, neighboring_relation=relation)
     spent = accounting.epsilon(events.gaussian(noise), 1e-6, relation)
     assert 0.499 < spent <= 0.5
+
+
+@pytest.mark.parametrize("number", [2**32, -(2**63), 2**31, -(2**32)])
+def test_numbers_whose_squares_wrap_are_out_of_bounds(exact, number):
+    assert exact(rows([[number, 0], [1, 0]])) == [1, 0]

@@ -1,11 +1,13 @@
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from fedtrain.aggregation.aggregator import chain
+from fedtrain.aggregation.fixed_point import FixedPoint
 from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.batching import Epochs
 from fedtrain.client_work.local_sgd import local_sgd
@@ -17,10 +19,13 @@ from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.privacy import accounting, events
+from fedtrain.privacy.fixed_point_sum import fixed_point_sum
 from fedtrain.privacy.gaussian import gaussian_mechanism
+from fedtrain.privacy.integer_gaussian import IntegerGaussian
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.rounds.ahead import ReadingAhead
 from fedtrain.rounds.fed_avg import fed_avg
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
@@ -222,3 +227,28 @@ def test_reserved_rounds_are_charged_in_one_go_and_change_no_weights(tmp_path):
     assert syncs == [[1, 2, 3, 4], [3, 3, 3, 4]]
     tf.nest.map_structure(np.testing.assert_array_equal, *states)
     assert one_by_one.spent() == in_one_go.spent()
+
+
+@pytest.mark.parametrize(("trust", "num_read"), [("distributed", 6), ("central", 5)])
+def test_clients_without_rows_add_their_share_of_the_noise(trust, num_read):
+    noise = IntegerGaussian(
+        unit="client",
+        trust=trust,
+        clipping_norm=1.0,
+        noise_multiplier=0.5,
+        grid=FixedPoint(num_weights=15),
+        num_rounds=1,
+        num_clients=6,
+        num_honest=4 if trust == "distributed" else 1,
+    )
+    stages = chain(mean_over_expected_cohort(6), fixed_point_sum(noise))
+    noised = fed_avg(WORK, aggregator=stages)
+    run = SimpleNamespace(
+        round_=noised,
+        dataset=population(),
+        sampler=uniform_sampler(cohort_size=6),
+        seed=SEED,
+        runtime=Hinted(),
+    )
+    with ReadingAhead(run) as ahead:
+        assert len(ahead.rows(ahead.drawn(0))) == num_read

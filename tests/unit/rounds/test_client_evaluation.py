@@ -78,3 +78,17 @@ def test_a_noised_accuracy_stays_between_none_and_all():
     for seed in range(20):
         total = simulated_scores(evaluation, WEIGHTS, CLIENTS, seeds.root(seed))
         assert all(0.0 <= value <= 1.0 for value in evaluation.means(total).values())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_row_whose_metric_is_no_number_counts_nothing(monkeypatch, number):
+    evaluator = Evaluator(MODEL)
+
+    def by_row(weights, rows, metric):
+        total = np.ones(rows.labels.shape[0])
+        total[0] = number
+        return total, np.ones_like(total)
+
+    monkeypatch.setattr(evaluator, "_by_row", by_row)
+    counts = evaluator.counts(WEIGHTS, ROWS.slice(0, 3), "accuracy")
+    assert counts.tolist() == [[0, 0], [1, 0], [1, 0]]
