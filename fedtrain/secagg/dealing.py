@@ -30,6 +30,7 @@ from fedtrain.secagg.messages_pb2 import Deal, DealtTo
 from fedtrain.secagg.roster import Roster
 
 NONCE_BYTES = 32
+BOX_BYTES = 2 * (shamir.SHARE_BYTES + NONCE_BYTES) + 16  # and the seal's tag
 KEY_BYTES = 32
 SEED = b"self-mask seed"
 MASKING_KEY = b"masking key"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from fedtrain.core import validate
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, IdentityError
 from fedtrain.secagg.blame import OPERATOR, relay_breach
 from fedtrain.secagg.envelopes import (
     body_of,
@@ -155,7 +155,7 @@ def roster_in(message: bytes, operator_key: Ed25519PublicKey) -> Roster:
         raise relay_breach(f"the roster is of protocol version {body.version}")
     try:
         return _roster(body)
-    except ConfigError as error:
+    except (ConfigError, IdentityError) as error:
         raise relay_breach(f"the roster is refused: {error}") from None
 
 

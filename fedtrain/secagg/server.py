@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from fedtrain.core.errors import TooFewClientsError, WireError
 from fedtrain.secagg import masks
 from fedtrain.secagg.blame import OPERATOR, Blame, BreachError, UnauthenticError
-from fedtrain.secagg.dealing import PublicKeys, SessionSecrets
+from fedtrain.secagg.dealing import BOX_BYTES, PublicKeys, SessionSecrets
 from fedtrain.secagg.envelopes import (
     MOST_MESSAGE_BYTES,
     body_of,
@@ -255,17 +255,21 @@ class ServerSession:
         if [entry.box_sha256 for entry in deal.dealt] != [sha256(box) for box in boxes]:
             reason = "its boxes are not those that it signed"
             raise BreachError(Blame((dealer,), reason, proven=False))
+        if any(len(box) != BOX_BYTES for box in boxes):
+            raise proven(dealer, f"a box has not {BOX_BYTES} bytes")
         self._deals[dealer] = deal
         self._boxes[dealer] = list(boxes)
 
     def _judged(self, envelope: Envelope) -> Blame:
         holder = envelope.sender
+        nothing = "it complains about nothing that was signed to it"
+        if holder not in self._deals:
+            return Blame((holder,), nothing, proven=True)
         try:
             complaint = body_of(envelope, Complaint)
             deal = self._deal_in(complaint.deal)
         except (UnauthenticError, BreachError):
-            reason = "it complains about nothing that was signed to it"
-            return Blame((holder,), reason, proven=True)
+            return Blame((holder,), nothing, proven=True)
         dealer = complaint.deal.sender
         if complaint.deal != self._taken.get((Step.SHARES, dealer)):
             return Blame((dealer,), "it signed two different deals", proven=True)

@@ -439,3 +439,21 @@ def test_a_lost_dealer_that_shared_another_key_than_it_advertised_is_convicted(s
         "another key than it advertised",
         ["dan"],
     )
+
+
+def test_a_box_too_long_for_its_holders_message_convicts_its_dealer(stage):
+    def stretch(deal, boxes):
+        boxes[2] += bytes(100_000)
+        deal.dealt[2].box_sha256 = sha256(boxes[2])
+
+    stage.with_deals()
+    with pytest.raises(BreachError, match="bytes") as caught:
+        stage.server.receive_shares(stage.changed_deal("bob", stretch))
+    assert (caught.value.blame.suspects, caught.value.blame.proven) == (("bob",), True)
+
+
+def test_a_complaint_of_one_that_nobody_dealt_to_convicts_it(stage):
+    message = complaint(stage.with_deliveries(), "ada")
+    del stage.server._deals["ada"]
+    blame = stage.server.receive_complaint(message)
+    assert (blame.suspects, blame.proven) == (("ada",), True)
