@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from aggregator.leaves import Issuer, new_key, next_authority
 from fedtrain.core.errors import IdentityError
+from fedtrain.core.files import sync_folder
 from fedtrain.wire.certificates import certificate_in, check_issued
 from fedtrain.wire.identity import (
     read_private,
@@ -111,6 +112,7 @@ class Authorities:
         """Forgets the one before, with its key: its leaves are refused from now on."""
         for name in (_BEFORE_FILE, _BRIDGE_FILE):
             (self._home / name).unlink(missing_ok=True)
+        sync_folder(self._home)
         return Authorities(self._home)
 
 

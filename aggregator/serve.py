@@ -156,6 +156,8 @@ def _end_stopped(federation: Federation, opened: _Open, console: Console) -> Non
         note_status(federation.runs, run_id, PAUSED, request.text)
         return
     opened.rounds.finish(STOPPED, request.text)
+    own_noise = importlib.import_module("aggregator.own_noise")
+    own_noise.forget_own_noise(federation.plan())
     note_status(federation.runs, run_id, STOPPED, request.text)
     _tell_the_end(opened, console)
 

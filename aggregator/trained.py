@@ -139,6 +139,8 @@ def write_ended(federation: Federation, run_id: str, text: str) -> str:
         )
     except StoppedError as error:
         return str(error)
+    finally:
+        forget_own_noise(federation.plan())
     return ""
 
 

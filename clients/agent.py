@@ -26,7 +26,12 @@ from clients.patience import Patience, backoff_s
 from clients.policy import Facts, Policy, read_policy
 from clients.served import KINDS, answer_specs, round_task, served_plan
 from clients.work import Cost, RoundTask, Work
-from fedtrain.core.errors import LedgerError, PolicyError, StoppedError
+from fedtrain.core.errors import (
+    IdentityError,
+    LedgerError,
+    PolicyError,
+    StoppedError,
+)
 from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.arrays import from_bytes, num_bytes
 from fedtrain.wire.enrolment import Invitation
@@ -315,7 +320,7 @@ class Agent:
             return
         try:
             self._home.renew(self._calls.renew, self._invitation, now=now)
-        except (UnreachableError, RefusedError, StoppedError) as error:
+        except (UnreachableError, RefusedError, StoppedError, IdentityError) as error:
             self._renew_at = time.monotonic() + _RENEW_AGAIN_S
             self._tell("not renewed", f"The certificate was not renewed: {error}")
             return
