@@ -67,10 +67,11 @@ class Odometer:
 
     def check(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
         """Raises BudgetExhaustedError if ``charge`` would; nothing is written."""
-        if self._ledger.has(self._charge(task, cost)):
+        charge = self._charge(task, cost)
+        if self._ledger.has(charge):
             return
         after = self._ledger.spending.after(cost.unit, cost.counts, None)
-        self._refuse_beyond(max_epsilon, after)
+        self._refuse(charge, cost.most, max_epsilon, after)
 
     def charge(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
         """Writes down what the answer to ``task`` spends; once, however often asked.
@@ -81,12 +82,13 @@ class Odometer:
           max_epsilon: The policy's bound; infinite for none.
 
         Raises:
-          BudgetExhaustedError: If it would pass the policy's bound; nothing is written.
+          BudgetExhaustedError: If it would pass the policy's bound, or the number of
+            answers that the plan counts; nothing is written.
           LedgerError: If the ledger is damaged or cannot be written to.
         """
-        self._ledger.charge(
-            self._charge(task, cost), allowed=partial(self._refuse_beyond, max_epsilon)
-        )
+        charge = self._charge(task, cost)
+        allowed = partial(self._refuse, charge, cost.most, max_epsilon)
+        self._ledger.charge(charge, allowed=allowed)
 
     def spent(self) -> dict[str, Any]:
         """The epsilon so far with its terms, as plain values; None is no bound."""
@@ -126,6 +128,21 @@ class Odometer:
             clients=None,
             note=f"{task.kind} of {self._client_id}",
         )
+
+    def _refuse(
+        self, charge: Charge, most: int | None, max_epsilon: float, after: Spending
+    ) -> None:
+        """Neither more answers than the plan counts, nor more than the policy."""
+        charged = self._ledger.num_charged(charge.run, charge.note)
+        if most is not None and charged >= most:
+            raise BudgetExhaustedError(
+                f"The plan that you approved counts {most} answers in its epsilon ("
+                f"{charge.note}): its rounds and further attempts. The aggregator asks "
+                f"for another, in round {charge.round_number}. Nothing was sent. Leave "
+                "the run here, or ask the operator for a plan with more "
+                "further_attempts."
+            )
+        self._refuse_beyond(max_epsilon, after)
 
     def _refuse_beyond(self, max_epsilon: float, after: Spending) -> None:
         if self._epsilon(after, accounting.QUICK) <= max_epsilon:

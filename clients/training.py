@@ -31,6 +31,7 @@ from fedtrain.project.crossing import (
     specs,
 )
 from fedtrain.project.deployed import deployed
+from fedtrain.project.paid_evaluation import num_paid_evaluations
 from fedtrain.project.read import checked_config
 from fedtrain.rounds.client_evaluation import simulated_source
 from fedtrain.rounds.runtime import CohortClient
@@ -130,10 +131,13 @@ class TrainingWork:
             return Cost("example", {events.NonPrivate(): 1})
         noise = self._noise_seed(task).tobytes().hex()
         if task.kind == "train":
-            return Cost(plan.unit, events.counted(plan.round_event()), noise)
+            counts = events.counted(plan.round_event())
+            return Cost(plan.unit, counts, noise, plan.counted_rounds)
         held_out = self._project.held_out
-        counts = held_out.cost if held_out is not None else None
-        return Cost(plan.unit, counts or {events.NonPrivate(): 1}, noise)
+        if held_out is None or held_out.cost is None:
+            return Cost(plan.unit, {events.NonPrivate(): 1}, noise)
+        most = num_paid_evaluations(self._project.config)
+        return Cost(plan.unit, held_out.cost, noise, most)
 
     def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> list[Array]:
         """The contribution to one round, as arrays in the order of the plan."""

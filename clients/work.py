@@ -40,11 +40,14 @@ class Cost(NamedTuple):
       counts: As ``fedtrain.privacy.events.counted`` gives them.
       noise: Names the noise that pays for it: other noise is another charge. Empty
         where the task alone decides the answer.
+      most: How many answers of this kind the plan's epsilon counts in a run; None where
+        it counts none.
     """
 
     unit: Unit
     counts: Mapping[Any, int]
     noise: str = ""
+    most: int | None = None
 
 
 class Work(Protocol):

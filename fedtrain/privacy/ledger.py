@@ -90,6 +90,7 @@ class Ledger:
         self._keys: set[str] = set()
         self._reserved: dict[str, str | None] = {}
         self._rounds: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._num_charged: Counter[tuple[str, str]] = Counter()
         self._num_read = 0
         self._covered = 0
         self._size = 0
@@ -126,6 +127,10 @@ class Ledger:
                 f"{self.path}: entry {length} is not the one that a checkpoint "
                 f"remembers; the ledger was replaced. {_REPAIR}"
             )
+
+    def num_charged(self, run: str, note: str) -> int:
+        """How many entries of ``run`` have this note, as far as has been read."""
+        return self._num_charged[run, note]
 
     def charge(
         self, charge: Charge, *, allowed: Callable[[Spending], None] | None = None
@@ -235,6 +240,7 @@ class Ledger:
         charge = charge_from_json(entry)
         self.spending.add(charge.unit, charge.counts, charge.clients)
         self._keys.add(charge.key)
+        self._num_charged[charge.run, charge.note] += 1
         for client in charge.clients or ():
             self._rounds[charge.run, client].add(charge.round_number)
         self._num_read += 1

@@ -62,7 +62,8 @@ class PrivacyPlan:
       num_in_sum: Clients whose noise one sum may hold (trust distributed).
       num_honest: Of these, how many are counted on (trust distributed).
       further_attempts: Attempts at rounds that may be repeated, with noise of their
-        own: ``event`` counts them besides the rounds.
+        own: ``event`` counts them besides the rounds. Those at evaluations are in
+        ``reserved``.
     """
 
     unit: Unit
@@ -103,6 +104,14 @@ class PrivacyPlan:
         return min(self.max_participations or self.num_rounds, self.num_rounds)
 
     @property
+    def counted_rounds(self) -> int:
+        """The most attempts at rounds that ``event`` counts for one unit."""
+        # Sampled in secret, a client may be in any round; seen, only where it is.
+        sampled_clients = self.amplifies and self.unit == "client"
+        rounds = self.num_rounds if sampled_clients else self.participations
+        return rounds + self.further_attempts
+
+    @property
     def amplifies(self) -> bool:
         """Whether the event claims amplification by sampling."""
         drawn_in_secret = self.unit != "client" or self.cohort_is_hidden
@@ -127,7 +136,7 @@ class PrivacyPlan:
 
     def event(self) -> Any:
         """What one unit suffers in the whole run, at most."""
-        rounds = events.times(self.round_event(), self._counted_rounds())
+        rounds = events.times(self.round_event(), self.counted_rounds)
         if not self.reserved:
             return rounds
         local_entity = (self.unit, self.trust) == ("entity", "local")
@@ -185,12 +194,6 @@ class PrivacyPlan:
         if self.noise_multiplier is None:
             raise ConfigError("noise_multiplier is not known yet: use calibrated().")
         return self.noise_multiplier
-
-    def _counted_rounds(self) -> int:
-        # Sampled in secret, a client may be in any round; seen, only where it is.
-        sampled_clients = self.amplifies and self.unit == "client"
-        rounds = self.num_rounds if sampled_clients else self.participations
-        return rounds + self.further_attempts
 
 
 def _check_ranges(plan: PrivacyPlan) -> None:

@@ -15,6 +15,11 @@ def num_evaluations(config: ProjectConfig) -> int:
     return len(ends | set(range(every, config.all_rounds + 1, every)))
 
 
+def num_paid_evaluations(config: ProjectConfig) -> int:
+    """How many evaluations the plan counts: of a served run, repeated ones, too."""
+    return num_evaluations(config) + config.further_attempts
+
+
 def evaluation_noise(config: ProjectConfig) -> float | None:
     """The noise multiplier of each evaluation; None where nothing is to be paid.
 
@@ -30,13 +35,13 @@ def evaluation_noise(config: ProjectConfig) -> float | None:
         neighboring_relation=privacy.neighboring_relation,
         copies=_copies(config),
     )
-    return alone * math.sqrt(num_evaluations(config))
+    return alone * math.sqrt(num_paid_evaluations(config))
 
 
 def noise_of_evaluations(config: ProjectConfig) -> tuple[float, ...]:
     """Noise multipliers of all evaluations of a run, for its plan."""
     noise = evaluation_noise(config)
-    return () if noise is None else (noise,) * num_evaluations(config)
+    return () if noise is None else (noise,) * num_paid_evaluations(config)
 
 
 def evaluation_cost(config: ProjectConfig, noise_multiplier: float) -> events.Counts:

@@ -20,7 +20,7 @@ from fedtrain.privacy.report import (
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.build import Project
 from fedtrain.project.ledger_identity import ledger_identity
-from fedtrain.project.paid_evaluation import num_evaluations
+from fedtrain.project.paid_evaluation import num_paid_evaluations
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.withheld import withheld_fields
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
@@ -93,10 +93,11 @@ def _scope(project: Project, folder: RunFolder) -> DataScope:
         evaluation = "test rows declared public; outside the guarantee"
     query = project.held_out and project.held_out.evaluation.query
     if query is not None:
+        most = num_paid_evaluations(project.config)
         evaluation += (
             "; rows that clients keep back: noised counts of right and wrong answers, "
-            f"noise multiplier {query.noise_multiplier:g}, "
-            f"{num_evaluations(project.config)} times at most, charged to the ledger"
+            f"noise multiplier {query.noise_multiplier:g}, {most} times at most, "
+            "charged to the ledger"
         )
     return DataScope(
         training=_training(project),

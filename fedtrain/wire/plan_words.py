@@ -126,8 +126,8 @@ def _guarantee(privacy: PlanPrivacy, num_rounds: int) -> Iterator[str]:
         f"neighbours differ by {_RELATIONS[privacy.neighboring_relation]}."
     )
     yield (
-        "A round that is repeated spends again. Your machine stops at your policy's "
-        "max_epsilon; a first policy takes this epsilon, rounded up."
+        "A round that is repeated spends again. Your machine gives no more answers "
+        "than these, none beyond your policy's max_epsilon (at first this, rounded up)."
     )
     yield _TRUST[privacy.trust]
     claimed = privacy.amplification or "no amplification by sampling is claimed"

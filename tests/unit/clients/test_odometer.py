@@ -79,6 +79,22 @@ def test_beyond_the_policy_nothing_is_charged(odometer):
     odometer.charge(task(1), STEP, max_epsilon=math.inf)
 
 
+def test_no_more_answers_than_the_plan_counts_leave_in_a_run(odometer, tmp_path, plan):
+    step = STEP._replace(most=2)
+    for attempt in range(2):
+        odometer.charge(task(0, attempt=attempt), step, max_epsilon=math.inf)
+    reopened = Odometer(
+        Ledger(tmp_path / "ledger.jsonl"), client_id="bank-a", terms=terms_of(plan)
+    )
+    for use in (odometer.check, odometer.charge, reopened.check, reopened.charge):
+        use(task(0, attempt=1), step, max_epsilon=math.inf)
+        with pytest.raises(BudgetExhaustedError, match="counts 2 answers"):
+            use(task(1), step, max_epsilon=math.inf)
+    for other in (task(0, kind="evaluate"), task(0, run_id="run-2")):
+        odometer.charge(other, step, max_epsilon=math.inf)
+    assert odometer.head()["length"] == 4
+
+
 def test_what_was_not_private_has_no_epsilon(odometer):
     exact = Cost("example", {events.gaussian(0.0): 1})
     odometer.charge(task(0), exact, max_epsilon=math.inf)

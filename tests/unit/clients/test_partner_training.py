@@ -145,6 +145,7 @@ def test_an_evaluation_is_paid_for_and_repeats_its_noise(work_of, tmp_path):
     work = work_of(plan)
     cost = work.cost(task)
     assert cost.counts == {events.gaussian(noise): 1}
+    assert cost.most == 3 + 1  # three rounds, and one further attempt
     assert cost.noise != work.cost(TASK).noise
     answer = work.compute(task, weights)
     again, other = (
@@ -183,8 +184,11 @@ def test_a_first_policy_has_room_for_the_further_attempts_of_its_plan(
         odometer.charge(task, work.cost(task), max_epsilon=policy.max_epsilon)
     spent = odometer.spent()["epsilon"]
     assert plan.privacy.epsilon == pytest.approx(spent, rel=1e-3)
-    with pytest.raises(BudgetExhaustedError, match="above max_epsilon"):
+    with pytest.raises(BudgetExhaustedError, match="counts 5 answers"):
         odometer.check(beyond, work.cost(beyond), max_epsilon=policy.max_epsilon)
+    uncounted = work.cost(beyond)._replace(most=None)
+    with pytest.raises(BudgetExhaustedError, match="above max_epsilon"):
+        odometer.check(beyond, uncounted, max_epsilon=policy.max_epsilon)
 
 
 def test_rows_of_an_entity_decide_its_noise(work_of, tmp_path):
