@@ -14,6 +14,7 @@ from aggregator.calls import Served
 from aggregator.events import now_ms
 from aggregator.home import Federation, current_run
 from aggregator.journal import Journal
+from aggregator.own_noise import forget_own_key
 from aggregator.page import Doors, Page
 from aggregator.page_access import Access, token_in
 from aggregator.page_metrics import PageMetrics
@@ -139,6 +140,7 @@ def _refuse_ended(federation: Federation, opened: _Open, console: Console) -> No
     # Nobody has called this process yet: all that ever did may want to hear it.
     _tell_the_end(opened, console, everybody=True)
     folder = RunFolder(federation.runs / run_id)
+    forget_own_key(federation.plan(), folder)  # who ended it may have been killed
     release = f" `fedtrain export {folder.path}` releases its model."
     raise ConfigError(
         f"The run {run_id} has ended ({ending.text})."
@@ -156,8 +158,7 @@ def _end_stopped(federation: Federation, opened: _Open, console: Console) -> Non
         note_status(federation.runs, run_id, PAUSED, request.text)
         return
     opened.rounds.finish(STOPPED, request.text)
-    own_noise = importlib.import_module("aggregator.own_noise")
-    own_noise.forget_own_noise(federation.plan())
+    forget_own_key(federation.plan(), RunFolder(federation.runs / run_id))
     note_status(federation.runs, run_id, STOPPED, request.text)
     _tell_the_end(opened, console)
 

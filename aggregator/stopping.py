@@ -12,6 +12,7 @@ from typing import NamedTuple
 from aggregator.events import Draft, now_ms
 from aggregator.home import Federation, current_run
 from aggregator.journal import Journal, locked_folder
+from aggregator.own_noise import forget_own_key
 from aggregator.rounds import Rounds
 from aggregator.standing import standing
 from fedtrain.cli.quiet import load_tensorflow
@@ -153,6 +154,8 @@ def _end_unserved(federation: Federation, request: StopRequest) -> str:
     finally:
         journal.close()
     written = _written(federation, request)
+    folder = RunFolder(federation.runs / request.run_id)
+    forget_own_key(federation.plan(), folder)
     note_status(federation.runs, request.run_id, STOPPED, request.text)
     return written
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -9,10 +10,11 @@ from rich.console import Console
 from aggregator.collector import RunStoppedError
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.home import Federation
-from aggregator.own_noise import forget_own_noise, own_noise
+from aggregator.own_noise import forget_own_key, own_key
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
 from fedtrain.core.errors import ConfigError, StoppedError
+from fedtrain.privacy.noise_source import ReleasedNoise
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import nest_sha256
@@ -48,6 +50,7 @@ def prepared(
     run_id: str | None,
     *,
     checks: Sequence[Callable[[Project], None]] = (),
+    draws: bool = True,
 ) -> ServedRun:
     """The run ``run_id`` of ``federation``, or a new one.
 
@@ -55,26 +58,32 @@ def prepared(
       federation: From ``init``.
       run_id: Of a run that has begun.
       checks: Raise, before a new run begins, where its end could only fail.
+      draws: Whether it may need the aggregator's noise; without it no round is run.
 
     Raises:
       ConfigError: If the project file no longer gives the plan that was approved.
+      PrivacyError: If the key of the run's noise is lost.
     """
     config = federation.config()
     tracking = config.tracking.model_copy(
         update={"runs_dir": str(federation.runs.resolve()), "checkpoint_every": 1}
     )
     config = config.model_copy(update={"tracking": tracking})
-    solved = _with_noise(config, federation.plan())
-    noise = own_noise(federation.plan())
-    project = deployed(solved, folder=federation.project.parent, noise=noise)
+    plan = federation.plan()
+    build = partial(
+        deployed, _with_noise(config, plan), folder=federation.project.parent
+    )
+    project = build()
     _check_plan(federation, project)
     project = replace(project, config=config)
     for check in checks:
         check(project)
-    if run_id is None:
-        return ServedRun(project, start_run(project), federation.plan())
-    folder = RunFolder(federation.runs / run_id)
-    return ServedRun(project, folder, federation.plan())
+    is_new = run_id is None
+    folder = start_run(project) if is_new else RunFolder(federation.runs / str(run_id))
+    key = own_key(plan, folder, is_new=is_new) if draws else b""
+    if key:
+        project = replace(build(noise=ReleasedNoise(key)), config=config)
+    return ServedRun(project, folder, plan)
 
 
 def trained(
@@ -119,7 +128,7 @@ def trained(
         rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
     rounds.finish("finished", _in_words(config, summary))
     if served.plan is not None:
-        forget_own_noise(served.plan)
+        forget_own_key(served.plan, served.folder)
     return summary
 
 
@@ -129,7 +138,7 @@ def write_ended(federation: Federation, run_id: str, text: str) -> str:
     Returns:
       Where it is, in a sentence.
     """
-    run_ = prepared(federation, run_id)
+    run_ = prepared(federation, run_id, draws=False)
     try:
         run(
             run_.project,
@@ -139,8 +148,6 @@ def write_ended(federation: Federation, run_id: str, text: str) -> str:
         )
     except StoppedError as error:
         return str(error)
-    finally:
-        forget_own_noise(federation.plan())
     return ""
 
 

@@ -5,6 +5,7 @@ exports, and is on disk before the first charge: after a crash the same round dr
 same noise. It is deleted when the run ends.
 """
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -34,6 +35,11 @@ def noise_key(path: Path) -> bytes:
     if not os.path.lexists(path):
         _make(path)
     return _read(path)
+
+
+def key_fingerprint(key: bytes) -> str:
+    """Names a key and tells nothing of it: 16 hexadecimal digits."""
+    return hashlib.sha256(b"fedtrain noise key " + key).hexdigest()[:16]
 
 
 def forget_noise_key(path: Path) -> None:

@@ -51,6 +51,8 @@ class RunPrivacy:
       ledger: Where charges go.
       run_id: The run's name in the ledger.
       is_private: Whether the data is private; decides how the report calls the run.
+      noise_key: Fingerprint of the secret key that the noise is drawn from here; the
+        same round under another key is another release. Empty for other noise.
       reserve_rounds: Rounds that are charged ahead in one go: one write and one sync
         for all of them. What a crash leaves unused stays spent, and rounds that are
         repeated after it are charged again.
@@ -62,6 +64,7 @@ class RunPrivacy:
     ledger: Ledger
     run_id: str
     is_private: bool = True
+    noise_key: str = ""
     reserve_rounds: int = 1
 
     def __post_init__(self) -> None:
@@ -103,7 +106,7 @@ class RunPrivacy:
         """
         _refuse_unplanned_round(self, round_number)
         _refuse_broken_pattern(self, round_number, cohort_ids)
-        promised = _with_promise(input_hash, self.plan, self.mechanisms)
+        promised = _with_promise(self, input_hash)
         if not self._has_reserved(round_number, cohort_ids, promised):
             charge = self._charge(round_number, cohort_ids, promised)
             self.ledger.charge(charge, allowed=self._refuse_beyond_budget)
@@ -176,7 +179,7 @@ class RunPrivacy:
         return self.ledger.use(reserved, input_hash=input_hash)
 
     def _reservation(self, round_number: int, cohort_ids: Sequence[str]) -> Charge:
-        promised = _with_promise("reserved", self.plan, self.mechanisms)
+        promised = _with_promise(self, "reserved")
         charge = self._charge(round_number, cohort_ids, promised)
         return replace(charge, note="round, reserved")
 
@@ -205,7 +208,7 @@ class RunPrivacy:
             run=self.run_id,
             round_number=number,
             attempt=0,
-            input_hash=_with_promise(input_hash, self.plan, self.mechanisms),
+            input_hash=_with_promise(self, input_hash),
             unit=self.plan.unit,
             counts=events.counted(self.round_event()),
             clients=(client_id,),
@@ -295,14 +298,14 @@ class RunPrivacy:
             )
 
 
-def _with_promise(
-    input_hash: str, plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]
-) -> str:
-    """``input_hash`` together with what the plan and the mechanisms decide."""
+def _with_promise(privacy: RunPrivacy, input_hash: str) -> str:
+    """``input_hash`` together with what plan, mechanisms and noise key decide."""
+    plan = asdict(privacy.plan)
     promise = {
         "input": input_hash,
-        "plan": {k: v for k, v in asdict(plan).items() if k not in _NOT_RELEASED},
-        "mechanisms": [mechanism.as_dict() for mechanism in mechanisms],
+        "plan": {k: v for k, v in plan.items() if k not in _NOT_RELEASED},
+        "mechanisms": [mechanism.as_dict() for mechanism in privacy.mechanisms],
+        **({"noise_key": privacy.noise_key} if privacy.noise_key else {}),
     }
     plain = json.dumps(promise, sort_keys=True, default=repr)
     return hashlib.sha256(plain.encode()).hexdigest()

@@ -22,7 +22,7 @@ from fedtrain.project.phases import train_phases
 from fedtrain.project.reached import FINISHED, Reached, status_after
 from fedtrain.project.report_page import write_report_page
 from fedtrain.project.run_facts import run_facts
-from fedtrain.project.run_folder import RunFolder, new_run_folder
+from fedtrain.project.run_folder import NOISE_KEY, RunFolder, new_run_folder
 from fedtrain.project.run_privacy import (
     ledger_of,
     meaning,
@@ -105,7 +105,12 @@ def run(
         started = time.perf_counter()
         tell_run_folder(folder)
         ledger = Ledger(ledger_of(project, folder))
-        privacy = run_privacy_of(project, ledger, folder.path.name)
+        privacy = run_privacy_of(
+            project,
+            ledger,
+            folder.path.name,
+            noise_key=folder.read_json(folder.info).get(NOISE_KEY, ""),
+        )
         if isinstance(project.runtime, AsksAgain):
             project.runtime.charges = privacy
         every = project.config.tracking.checkpoint_every

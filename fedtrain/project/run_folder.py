@@ -17,6 +17,8 @@ from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
 
 BUDGET_EXHAUSTED, STOPPED = "budget exhausted", "stopped"
+# In run.json: the fingerprint of the key that the run's noise is drawn from.
+NOISE_KEY = "noise_key"
 
 
 @dataclass(frozen=True)

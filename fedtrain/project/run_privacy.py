@@ -26,8 +26,17 @@ from fedtrain.project.withheld import withheld_fields
 from fedtrain.tracking.jsonl import RoundRecord, read_metrics
 
 
-def run_privacy_of(project: Project, ledger: Ledger, run_id: str) -> RunPrivacy | None:
-    """What charges ``ledger`` for the run ``run_id``; None without ``[privacy]``."""
+def run_privacy_of(
+    project: Project, ledger: Ledger, run_id: str, *, noise_key: str = ""
+) -> RunPrivacy | None:
+    """What charges ``ledger`` for the run ``run_id``; None without ``[privacy]``.
+
+    Args:
+      project: What is run.
+      ledger: Where charges go.
+      run_id: The run's name in it.
+      noise_key: Fingerprint of the key that is drawn from here; empty where none is.
+    """
     if project.plan is None:
         return None
     return RunPrivacy(
@@ -37,6 +46,7 @@ def run_privacy_of(project: Project, ledger: Ledger, run_id: str) -> RunPrivacy 
         ledger=ledger,
         run_id=run_id,
         is_private=project.is_protected,
+        noise_key=noise_key,
     )
 
 

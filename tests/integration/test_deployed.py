@@ -12,16 +12,19 @@ import tensorflow as tf
 from aggregator.authority import Terms, init
 from aggregator.calls import Served
 from aggregator.grpc_runtime import GrpcRuntime
+from aggregator.home import Federation
 from aggregator.journal import Journal
-from aggregator.own_noise import forget_own_noise, own_noise
+from aggregator.own_noise import forget_own_key
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds, RunStoppedError
 from aggregator.server import Server, serving
+from aggregator.trained import prepared
 from clients.agent import Agent
 from clients.home import Home
 from clients.local import local_rows
 from clients.policy import policy_for, write_policy
 from clients.transport import Transport, caller_of
+from fedtrain.core.errors import PrivacyError
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import table_of
 from fedtrain.privacy.ledger import Ledger
@@ -30,6 +33,7 @@ from fedtrain.project.deployed import deployed
 from fedtrain.project.read import checked_config
 from fedtrain.project.run_privacy import run_privacy_of
 from fedtrain.project.scores import evaluate_of
+from fedtrain.project.toml_text import toml_text
 from fedtrain.rounds.train import TrainingRun, train
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.acceptance import accept
@@ -141,7 +145,7 @@ def take_part(folder, home, invitation):
 def served(folder, config, *, run_id="run"):
     """The run of ``config`` between three partners and an aggregator."""
     plan = plan_for(deployed(config, folder=folder), operator="test")
-    project = deployed(config, folder=folder, noise=own_noise(plan))
+    project = deployed(config, folder=folder)
     authority = init(folder / "operator", name="credit", hosts=["localhost"])
     rounds = Rounds(
         Journal(folder / "journal"),
@@ -241,18 +245,28 @@ def test_whole_numbers_that_the_aggregator_noises_are_deployed_as_simulated(fede
     np.testing.assert_allclose(first, same, atol=1e-5)
 
 
-def test_an_aggregator_that_adds_the_noise_has_a_key_of_its_own(federation):
+def test_an_aggregator_that_adds_the_noise_has_a_key_for_each_run(federation):
     config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD, repeats=False)
+    home = Federation(federation / "home", federation / "federation.toml", "test")
+    home.project.write_text(
+        toml_text(config.model_dump(mode="json", exclude_none=True))
+    )
     plan = plan_for(deployed(config, folder=federation), operator="test")
-    project = deployed(config, folder=federation, noise=own_noise(plan))
-    (mechanism,) = project.round_.mechanisms
-    assert mechanism.is_released
+    init(home.path / "authority", name="credit", hosts=["localhost"])
+    home.write_plan(plan)
     assert plan.privacy.mechanism["details"]["noise_source"] == "cryptographic"
-    keys = federation / "state" / "noise"
-    assert len(list(keys.glob("aggregator-*.key"))) == 1
-    assert own_noise(plan).key == own_noise(plan).key
-    forget_own_noise(plan)
-    assert not list(keys.glob("*.key"))
+    runs = [prepared(home, None) for _ in range(2)]
+    (mechanism,) = runs[0].project.round_.mechanisms
+    assert mechanism.is_released
+    keys = sorted((federation / "state" / "noise").glob("aggregator-*.key"))
+    assert len({key.read_bytes() for key in keys}) == 2
+    for run_ in runs:
+        assert prepared(home, run_.run_id).run_id == run_.run_id
+        forget_own_key(plan, run_.folder)
+        with pytest.raises(PrivacyError, match="is gone"):
+            prepared(home, run_.run_id)
+        assert prepared(home, run_.run_id, draws=False).run_id == run_.run_id
+    assert not list((federation / "state" / "noise").glob("*.key"))
 
 
 def test_noise_for_release_differs_from_run_to_run_and_is_charged_at_each_bank(

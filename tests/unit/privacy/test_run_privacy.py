@@ -328,3 +328,12 @@ def test_what_can_be_afforded_is_known_without_charging(run):
     assert not bounded.can_afford(1, ["ada"])
     assert bounded.can_afford(1, ["bob"])
     assert bounded.head()["length"] == 1
+
+
+def test_the_same_round_under_another_key_is_another_release(run):
+    privacy = run()
+    lengths = []
+    for key in ("", "", "aa", "aa", "bb"):
+        replace(privacy, noise_key=key).before_round(0, ("c0",), "input")
+        lengths.append(privacy.head()["length"])
+    assert lengths == [1, 1, 2, 2, 3]
