@@ -135,6 +135,7 @@ class GrpcRuntime:
             self.charges.charge_release(
                 f"scores after {round_number + 1} rounds, attempt {attempt}",
                 held_out.cost,
+                query=held_out.evaluation.asked,
                 input_hash=hashlib.sha256(inputs.encode()).hexdigest(),
             )
 

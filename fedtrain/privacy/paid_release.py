@@ -74,7 +74,7 @@ def paid_mean(
         )
     cost = Counter([events.gaussian(query.noise_multiplier)])
     asked = _with_query(input_hash, query)
-    privacy.charge_release(query.name, cost, input_hash=asked)
+    privacy.charge_release(query.name, cost, query=asdict(query), input_hash=input_hash)
     given = np.nan_to_num(values(), nan=0.0, posinf=0.0, neginf=0.0)
     clipped = np.clip(given.astype(np.float64), -query.bound, query.bound)
     # Other values or another query never meet the same noise, or both could be solved

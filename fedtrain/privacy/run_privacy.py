@@ -227,15 +227,21 @@ class RunPrivacy:
         return len(self.ledger.rounds_of(self.run_id, client_id))
 
     def charge_release(
-        self, name: str, counts: events.Counts, *, input_hash: str
+        self,
+        name: str,
+        counts: events.Counts,
+        *,
+        query: Mapping[str, Any],
+        input_hash: str,
     ) -> float:
         """Charges every client for one more number that is about to be released.
 
         Args:
           name: What it is.
           counts: What it costs one unit, as counted events.
-          input_hash: Of everything that decides the number; the same name and input
-            are charged once in a run.
+          query: All that is asked, as plain values.
+          input_hash: Of everything else that decides the number; the same name, query
+            and input are charged once in a run.
 
         Returns:
           The epsilon spent once it is released.
@@ -247,7 +253,7 @@ class RunPrivacy:
             run=self.run_id,
             round_number=-1,
             attempt=0,
-            input_hash=input_hash,
+            input_hash=_with_query(input_hash, query),
             unit=self.plan.unit,
             counts=counts,
             clients=None,
@@ -308,6 +314,12 @@ def _with_promise(privacy: RunPrivacy, input_hash: str) -> str:
         **({"noise_key": privacy.noise_key} if privacy.noise_key else {}),
     }
     plain = json.dumps(promise, sort_keys=True, default=repr)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _with_query(input_hash: str, query: Mapping[str, Any]) -> str:
+    """``input_hash`` together with all that is asked."""
+    plain = json.dumps([input_hash, dict(query)], sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()
 
 

@@ -98,7 +98,9 @@ def _held_out_scores(
         inputs = f"held-out scores {number} {nest_sha256(state)}"
         digest = hashlib.sha256(inputs.encode()).hexdigest()
         name = f"scores after {number} rounds"
-        charges.charge_release(name, held_out.cost, input_hash=digest)
+        charges.charge_release(
+            name, held_out.cost, query=evaluation.asked, input_hash=digest
+        )
     seed = seeds.derive(project.seed, "evaluation", number)
     runtime: Any = project.runtime
     if isinstance(runtime, AsksForScores):

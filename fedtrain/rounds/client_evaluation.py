@@ -6,7 +6,7 @@ its privacy ledger pays for. Their sum over clients is what the server sees.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ class ClientEvaluation:
     def zeros(self) -> Scores:
         """The sum over no clients: float64 totals and counts by name."""
         return {name: PerExample(np.zeros([]), np.zeros([])) for name in self.metrics}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """All that is asked of a row, as plain values."""
+        query = None if self.query is None else asdict(self.query)
+        return {"metrics": self.metrics, "by_entity": self.by_entity, "query": query}
 
     def scores(
         self, weights: ModelWeights, examples: Examples, *, source: WordSource

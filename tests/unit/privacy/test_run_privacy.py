@@ -337,3 +337,12 @@ def test_the_same_round_under_another_key_is_another_release(run):
         replace(privacy, noise_key=key).before_round(0, ("c0",), "input")
         lengths.append(privacy.head()["length"])
     assert lengths == [1, 1, 2, 2, 3]
+
+
+def test_another_query_of_the_same_name_is_charged_anew(run):
+    privacy, cost = run(), {events.gaussian(4.0): 1}
+    lengths = []
+    for query in ({"bound": 1.0}, {"bound": 1.0}, {"bound": 2.0}):
+        privacy.charge_release("loss", cost, query=query, input_hash="input")
+        lengths.append(privacy.head()["length"])
+    assert lengths == [1, 1, 2]
