@@ -137,7 +137,7 @@ class Authority:
     @property
     def fingerprint(self) -> str:
         """Of the operator's key: eight words that partners compare over the phone."""
-        return fingerprint(self._operator_key().public_key())
+        return fingerprint(self.operator_key().public_key())
 
     @property
     def server_path(self) -> Path:
@@ -243,7 +243,7 @@ class Authority:
         stays good, and the invitation has one of the present authority.
         """
         partner = self._under_present_authority(client_id)
-        operator = self._operator_key()
+        operator = self.operator_key()
         content = {
             "client_id": client_id,
             "certificate": partner.current.pem,
@@ -253,7 +253,7 @@ class Authority:
             "server_name": terms.server_name,
             "plan": terms.plan.canonical().decode(),
             "plan_sha256": terms.plan.sha256,
-            "roster": self._roster() if terms.plan.secure_aggregation else {},
+            "roster": self.roster() if terms.plan.secure_aggregation else {},
             "demo": partner.demo,
         }
         return signed_document(Invitation, content, operator)
@@ -362,15 +362,20 @@ class Authority:
         write_atomically(path, invitation.to_bytes())
         return path
 
-    def _admitted(self, client_id: str) -> Partner:
-        return still_admitted(client_id, self._partners.find(client_id))
-
-    def _roster(self) -> dict[str, str]:
+    def roster(self) -> dict[str, str]:
+        """The identity keys of all partners that are admitted, as text, by name."""
         return {
             partner.client_id: partner.identity_key
             for partner in self.partners()
             if partner.state == "admitted"
         }
+
+    def operator_key(self) -> Ed25519PrivateKey:
+        """The operator's identity key: it signs invitations and rosters."""
+        return identity_key_in(self._home / _OPERATOR_FILE)
+
+    def _admitted(self, client_id: str) -> Partner:
+        return still_admitted(client_id, self._partners.find(client_id))
 
     def _under_present_authority(self, client_id: str) -> Partner:
         """The partner, with a current certificate of the present authority."""
@@ -389,9 +394,6 @@ class Authority:
 
     def _is_of_present(self, issued: IssuedCertificate) -> bool:
         return is_signed_by(self.authorities.present, certificate_in(issued.pem))
-
-    def _operator_key(self) -> Ed25519PrivateKey:
-        return identity_key_in(self._home / _OPERATOR_FILE)
 
 
 def _hosts(certificate: x509.Certificate) -> list[str]:

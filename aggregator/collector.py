@@ -10,6 +10,14 @@ from aggregator.journal import JournalUnavailableError
 from aggregator.round_call import Collected, RoundCall
 from aggregator.round_state import RoundState, specs_to_json
 from aggregator.run_book import RunBook
+from aggregator.secure_collector import (
+    Hands,
+    SecureCollector,
+    SecureDesk,
+    SessionFailedError,
+    is_free,
+)
+from aggregator.secure_terms import SecureTerms
 from aggregator.spool import Spool, SpooledFile, is_intact
 from fedtrain.core.errors import FedtrainError, JournalError, TooFewClientsError
 from fedtrain.wire.arrays import ArraySpec, chunks
@@ -32,28 +40,41 @@ class Collector:
     Args:
       book: The run's rounds.
       spool: Its files.
+      desk: Where calls find the open session of secure aggregation.
       clock: Seconds of a clock that only goes forward.
     """
 
-    def __init__(self, book: RunBook, spool: Spool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        book: RunBook,
+        spool: Spool,
+        desk: SecureDesk,
+        clock: Callable[[], float],
+    ) -> None:
         self._book = book
         self._spool = spool
         self._clock = clock
         self._is_stopping = False
+        hands = Hands(self.record, self._check_going_on, clock)
+        self._secure = SecureCollector(book, spool, desk, hands)
 
     def collect(self, call: RoundCall) -> Collected:
         """See ``Rounds.collect``."""
         call.check(self._book.run_id)
         self._check_going_on()  # a round planned now would undo an ending
-        state = self._begun(call, self._stored(call))
-        if state.stage == "collecting":
+        broadcast = self._stored(call)
+        state = self._begun(call, broadcast)
+        if call.secure is not None:
+            state = self._summed(call, call.secure, broadcast, state)
+        elif state.stage == "collecting":
             state = self._awaited(call)
-        paths = self._spool.contributions(state)
+        files = self._spool.files_of(state)
+        names = [name for name in ("sum", *state.survivors) if name in files]
         return Collected(
             attempt=state.attempt,
             accepted=state.survivors,
             lost=state.lost,
-            paths=tuple(paths[client] for client in state.survivors),
+            paths=tuple(files[name] for name in names),
             contribution=state.contribution,
         )
 
@@ -120,6 +141,8 @@ class Collector:
 
         def goes_on(old: RoundState) -> bool:
             is_lost = bool(damaged) and old.stage in _DONE
+            # Its session ended with the process that had it in memory.
+            is_lost |= old.is_secure and not is_free(old)
             return _is_same(old, call, broadcast) and not is_lost
 
         if found is None or found.stage == "aborted" or not goes_on(found):
@@ -131,7 +154,7 @@ class Collector:
             if old is None or old.stage == "aborted":
                 return self._planned(call, broadcast)
             if not goes_on(old):
-                why = {"why": "other clients or weights, or a damaged contribution"}
+                why = {"why": _why_not(old)}
                 aborted = self._book.draft(old, "aborted", why)
                 return [aborted, *self._planned(call, broadcast)]
             return self._resumed(old, call, damaged)
@@ -142,7 +165,7 @@ class Collector:
     def _resumed(
         self, state: RoundState, call: RoundCall, damaged: Sequence[str]
     ) -> list[Draft]:
-        if state.stage in _DONE:
+        if state.stage in _DONE or state.is_secure:
             return []
         why = "the disk has damaged its contribution"
         lost = [
@@ -162,16 +185,18 @@ class Collector:
             contribution=tuple(call.contribution),
         )
         specs = specs_to_json(state.contribution)
-        planned = {"cohort": list(call.cohort), "contribution": specs}
+        secure = {"secure": True} if call.secure is not None else {}
+        planned = {"cohort": list(call.cohort), "contribution": specs, **secure}
         configured = {
             "broadcast_bytes": broadcast.num_bytes,
             "broadcast_sha256": broadcast.sha256,
             "info": dict(call.info),
         }
+        opened = [] if secure else [self._collecting(state, call, 1)]
         return [
             self._book.draft(state, "planned", planned),
             self._book.draft(state, "configured", configured),
-            self._collecting(state, call, 1),
+            *opened,
         ]
 
     def _collecting(self, state: RoundState, call: RoundCall, number: int) -> Draft:
@@ -182,6 +207,30 @@ class Collector:
             "num_deadlines": number,
         }
         return self._book.draft(state, "collecting", body)
+
+    def _summed(
+        self,
+        call: RoundCall,
+        terms: SecureTerms,
+        broadcast: SpooledFile,
+        state: RoundState,
+    ) -> RoundState:
+        """Sessions, one after the other, until one of them gives the sum."""
+        why = ""
+        for number in range(call.max_deadlines):
+            if number:
+                state = self._begun(call, broadcast)
+            if state.stage in _DONE:
+                return state
+            try:
+                self._secure.collect(call, terms, state)
+                return self._state(call)
+            except SessionFailedError as error:
+                why = str(error)
+        raise TooFewClientsError(
+            f"Round {call.round_number} gave no sum in {call.max_deadlines} sessions. "
+            f"The last one: {why} Start again to go on."
+        )
 
     def _awaited(self, call: RoundCall) -> RoundState:
         for number in range(1, call.max_deadlines + 1):
@@ -241,17 +290,24 @@ class Collector:
         return state
 
     def _damaged(self, state: RoundState) -> tuple[str, ...]:
-        paths = self._spool.contributions(state)
-        return tuple(client for client in paths if not is_intact(*paths[client]))
+        files = self._spool.files_of(state)
+        return tuple(name for name in files if not is_intact(*files[name]))
 
 
 def _is_same(state: RoundState, call: RoundCall, broadcast: SpooledFile) -> bool:
     return (
         state.cohort == call.cohort
+        and state.is_secure == (call.secure is not None)
         and state.contribution == tuple(call.contribution)
         and state.broadcast_sha256 == broadcast.sha256
         and state.info == json.loads(json.dumps(dict(call.info)))
     )
+
+
+def _why_not(state: RoundState) -> str:
+    if state.is_secure and state.stage not in _DONE:
+        return "the aggregator was started again in the middle of secure aggregation"
+    return "other clients or weights, or a damaged contribution"
 
 
 def _too_few(state: RoundState, call: RoundCall) -> TooFewClientsError:

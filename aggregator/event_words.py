@@ -5,6 +5,14 @@ from typing import Any
 
 from aggregator.events import Draft
 
+STEP_WORDS = {
+    "KEYS": "fresh keys",
+    "SHARES": "shares of keys",
+    "INPUTS": "masked contributions",
+    "CONSISTENCY": "signatures of who is in the sum",
+    "UNMASK": "shares that open the sum",
+}
+
 
 def in_words(draft: Draft) -> str:
     """What happened, in a few words; the round's number is not among them."""
@@ -26,6 +34,10 @@ def in_words(draft: Draft) -> str:
 
 
 def _opened(body: Mapping[str, Any]) -> str:
+    if "step" in body:
+        again = f" (deadline {body['num_deadlines']})"
+        more = again if body["num_deadlines"] > 1 else ""
+        return f"secure aggregation: waiting for {STEP_WORDS[body['step']]}{more}"
     awaited = "scores" if body.get("task") == "evaluate" else "contributions"
     if body["num_deadlines"] == 1:
         return f"open: waiting for {awaited}"

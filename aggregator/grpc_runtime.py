@@ -5,14 +5,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from aggregator.round_state import Kind
 from aggregator.rounds import Collected, RoundCall, Rounds, RunStoppedError
+from aggregator.secure_terms import SecureTerms
+from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import seeds
-from fedtrain.core.errors import StoppedError
+from fedtrain.core.errors import ConfigError, StoppedError
+from fedtrain.privacy.fixed_point_sum import from_ring_vector
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.config import ServiceSection
 from fedtrain.project.crossing import (
     contribution_specs,
+    is_masked,
     leaves,
     nest_sha256,
     packed,
@@ -43,6 +49,7 @@ class GrpcRuntime:
       run_id: The run's name.
       service: How many answers are waited for, and how long.
       ended: What the operator says who has ended the run for good; None until then.
+      secure: The terms of secure aggregation, where contributions come masked.
 
     Attributes:
       charges: Who charges another attempt at a round: its noise is drawn anew, so it
@@ -56,7 +63,9 @@ class GrpcRuntime:
         run_id: str,
         service: ServiceSection,
         ended: Callable[[], str | None] = lambda: None,
+        secure: SecureTerms | None = None,
     ) -> None:
+        self._secure = secure
         self._rounds = rounds
         self._run_id = run_id
         self._service = service
@@ -82,15 +91,27 @@ class GrpcRuntime:
         cohort_ids = tuple(client.client_id for client in cohort)
         again = partial(self._charge_again, number, cohort_ids, message)
         call = self._call("train", number, cohort_ids, (message, like), seed, again)
-        short = contribution_specs(round_, like)
-        collected = self._collected(call._replace(contribution=short))
-        total = packed(collected.total(), like=like)
+        call = call._replace(contribution=contribution_specs(round_, like))
+        if is_masked(round_):
+            call = self._masked(call)
+        collected = self._collected(call)
+        total = _sum_of(collected, round_, like)
         return RoundResult(
             state=self._server.server_update(round_, state, total, seed),
             metrics=mean_metrics(total.metrics),
             client_states={},
             lost_clients=tuple(collected.lost),
         )
+
+    def _masked(self, call: RoundCall) -> RoundCall:
+        """``call`` with secure aggregation, whose threshold closes a round."""
+        if self._secure is None:
+            raise ConfigError(
+                "Contributions with a share of the noise are added up behind masks "
+                "only: give GrpcRuntime(secure=secure_terms(...))."
+            )
+        least = self._secure.parameters.threshold
+        return call._replace(secure=self._secure, least_reports=least)
 
     def client_scores(
         self, held_out: HeldOut, round_: Round, state: ServerState, seed: seeds.Seed
@@ -166,3 +187,11 @@ class GrpcRuntime:
             info=info if service.repeats_simulation else {},
             before_attempt=before_attempt,
         )
+
+
+def _sum_of(collected: Collected, round_: Round, like: Contribution) -> Contribution:
+    if is_masked(round_):
+        (vector,) = collected.total()
+        return from_ring_vector(vector.astype(np.uint32, copy=False), like=like)
+    total: Contribution = packed(collected.total(), like=like)
+    return total

@@ -18,8 +18,9 @@ from fedtrain.project.crossing import (
     leaves,
     specs,
 )
-from fedtrain.project.deployed import service_of, stated_mechanism
+from fedtrain.project.deployed import least_reports, service_of, stated_mechanism
 from fedtrain.project.held_out import HeldOut
+from fedtrain.project.secure_session import session_of
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
@@ -65,10 +66,11 @@ def plan_for(project: Project, *, operator: str) -> Plan:
         evaluation=specs(held_out.evaluation.zeros()) if held_out else (),
         num_rounds=config.rounds.num_rounds,
         report_goal=goal,
-        least_reports=service.least_reports or goal,
+        least_reports=least_reports(config),
         deadline_s=service.deadline_s,
         privacy=_privacy(project),
         simulation_seed=config.seed if service.repeats_simulation else None,
+        secure_aggregation=config.rounds.secure_aggregation,
         leaves=_leaving(project, crossing),
     )
 
@@ -146,6 +148,7 @@ def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
         f"in each round: {update} numbers, the change of the model's weights, "
         f"{protected}",
         _shortened(project.config),
+        _masked(project.config),
         "" if project.plan else "your number of rows, as the weight of the mean",
         "exact sums of loss and metrics"
         if leaves(crossing.contribution.metrics)
@@ -154,6 +157,17 @@ def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
         "that you take part, when, and the version of your software",
     ]
     return tuple(line for line in lines if line)
+
+
+def _masked(config: ProjectConfig) -> str:
+    session = session_of(config, len(service_of(config).clients))
+    if session is None:
+        return ""
+    return (
+        f"keys and shares of keys: {session.threshold} of {session.num_clients} "
+        f"partners open the sum; {session.num_colluding} of them may work with the "
+        "operator and see no more"
+    )
 
 
 def _shortened(config: ProjectConfig) -> str:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from aggregator.events import Draft, now_ms
 from aggregator.journal import JournalUnavailableError
 from aggregator.round_state import Kind, RoundState, answer_to, applied
 from aggregator.run_book import RunBook
+from aggregator.secure_collector import SecureDesk
+from aggregator.secure_reception import MessageUpload, SecureReception
 from aggregator.spool import Spool
 from aggregator.uploads import Declared, RefusedError, Upload
 from fedtrain.core.errors import JournalError
@@ -46,12 +49,16 @@ class Reception:
       book: The run's rounds.
       spool: Its files.
       plan_sha256: Of the plan that clients approved, in hexadecimal.
+      desk: Where the open session of secure aggregation is.
     """
 
-    def __init__(self, book: RunBook, spool: Spool, plan_sha256: str) -> None:
+    def __init__(
+        self, book: RunBook, spool: Spool, plan_sha256: str, desk: SecureDesk
+    ) -> None:
         self._book = book
         self._spool = spool
         self._plan_sha256 = plan_sha256
+        self._secure = SecureReception(book, spool, desk)
         self._lock = threading.Lock()
         self._sending: set[str] = set()
         self._unsettled: list[_Settlement] = []
@@ -65,9 +72,12 @@ class Reception:
             kind = pb.FINISHED if ending.status == "finished" else pb.STOPPED
             self.told_the_end.add(client_id)
             return pb.Task(code=pb.ACCEPTED, kind=kind, text=ending.text)
-        if state is None or not _awaits(state, client_id):
+        step, message = pb.NO_STEP, b""
+        if state is not None and state.is_secure:
+            step, message = self._secure.asked(state, client_id)
+        if state is None or not _awaits(state, client_id, step):
             return pb.Task(code=pb.ACCEPTED, kind=pb.WAIT)
-        self._is_seen(client_id, "was told of the round")
+        self._is_seen(client_id, _told_of(step))
         return pb.Task(
             code=pb.ACCEPTED,
             kind=_TASKS[state.kind],
@@ -77,6 +87,8 @@ class Reception:
             broadcast_bytes=state.broadcast_bytes,
             broadcast_sha256=bytes.fromhex(state.broadcast_sha256),
             info=json.dumps(state.info).encode(),
+            step=step,
+            step_message=message,
         )
 
     def broadcast_for(
@@ -90,12 +102,19 @@ class Reception:
         self._is_seen(client_id, "works on the broadcast")
         return self._spool.broadcast(state.broadcast_sha256)
 
-    def submission(self, request: pb.SignedRequest, header: pb.SubmitHeader) -> Upload:
+    def submission(
+        self, request: pb.SignedRequest, header: pb.SubmitHeader
+    ) -> Upload | MessageUpload:
         """See ``Rounds.submission``."""
         client_id, sha256 = request.client_id, header.sha256.hex()
         if header.plan_sha256.hex() != self._plan_sha256:
             raise RefusedError(pb.WRONG_PLAN, "The contribution is for another plan.")
         state = self._round(request.round_number, header.kind, header.attempt)
+        if state.is_secure != (header.step != pb.NO_STEP):
+            raise RefusedError(pb.MALFORMED, "Contributions come masked, or none do.")
+        if state.is_secure and header.step != pb.INPUT:
+            self._is_seen(client_id, f"answers {pb.SecureStep.Name(header.step)}")
+            return self._secure.answer(state, client_id, header)
         code = answer_to(state, client_id, sha256)
         if code != pb.ACCEPTED:
             raise RefusedError(code, _WORDS[code])
@@ -103,13 +122,18 @@ class Reception:
         facts = {"sequence": request.sequence, **_audit_head(header)}
         self._begin_sending(client_id)
         self._is_seen(client_id, "sends its contribution")
+        ended = partial(self._end_sending, client_id)
+        if state.is_secure:
+            return self._secure.input(
+                state, client_id, header, facts=facts, ended=ended
+            )
         return Upload(
             self._spool.contribution(state, client_id, sha256),
             Declared(header.num_bytes, sha256, state.contribution),
             settle=lambda code: self._settled(
                 _Settlement(state, client_id, sha256, facts, code)
             ),
-            ended=lambda: self._end_sending(client_id),
+            ended=ended,
         )
 
     def _settled(self, new: "_Settlement") -> pb.Receipt:
@@ -214,8 +238,16 @@ class _Settlement:
         return book.draft(self.state, "accepted", body)
 
 
-def _awaits(state: RoundState, client_id: str) -> bool:
+def _awaits(state: RoundState, client_id: str, step: int) -> bool:
+    if state.is_secure:
+        return step != pb.NO_STEP
     return answer_to(state, client_id, "") == pb.ACCEPTED
+
+
+def _told_of(step: pb.SecureStep) -> str:
+    if step == pb.NO_STEP:
+        return "was told of the round"
+    return f"was asked for {pb.SecureStep.Name(step)}"
 
 
 def _audit_head(header: pb.SubmitHeader) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aggregator.round_state import Kind
+from aggregator.secure_terms import SecureTerms
 from aggregator.spool import added_up, mapped
 from fedtrain.core import validate
 from fedtrain.core.errors import ConfigError
@@ -28,6 +29,8 @@ class RoundCall(NamedTuple):
       info: Public facts for the clients: plain values.
       before_attempt: Called with an attempt's number before anybody is asked for it; if
         it raises, nobody is.
+      secure: The terms of secure aggregation; None where contributions come as they
+        are.
     """
 
     run_id: str
@@ -42,6 +45,7 @@ class RoundCall(NamedTuple):
     contribution: Sequence[ArraySpec]
     info: Mapping[str, Any]
     before_attempt: Callable[[int], None] = lambda attempt: None
+    secure: SecureTerms | None = None
 
     def check(self, run_id: str) -> None:
         """Raises ConfigError unless the call makes sense in the run ``run_id``."""
@@ -69,7 +73,8 @@ class Collected(NamedTuple):
       attempt: The one that succeeded, from 0.
       accepted: Clients whose contributions are in, in the order of the cohort.
       lost: Why each other client's is not.
-      paths: Files with the hashes of their content, in the order of ``accepted``.
+      paths: Files with the hashes of their content, in the order of ``accepted``; with
+        secure aggregation a single one, which holds their sum.
       contribution: What is in each of them.
     """
 
@@ -88,5 +93,5 @@ class Collected(NamedTuple):
         return added_up(self.paths, self.contribution)
 
     def each(self) -> list[list[Array]]:
-        """Every contribution by itself, as memory maps that cannot be written to."""
+        """What is in each file, as memory maps that cannot be written to."""
         return [mapped(path, self.contribution) for path, _ in self.paths]

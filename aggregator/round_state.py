@@ -27,6 +27,9 @@ Stage = Literal[
     "planned", "configured", "collecting", "closed", "charged", "committed", "aborted"
 ]
 
+# Of a session of secure aggregation.
+FIRST_STEP = "KEYS"
+
 
 class Accepted(NamedTuple):
     """A contribution that lies on the disk.
@@ -62,6 +65,9 @@ class RoundState(NamedTuple):
       accepted: Contributions by client.
       lost: Why a client's contribution will not be in the sum, by client.
       state_sha256: Of what the round led to, once committed.
+      is_secure: Whether contributions come masked, in a session of secure aggregation.
+      step: What of the session is waited for; empty without one.
+      sum_sha256: Of the bytes of the sum that the session opened, in hexadecimal.
     """
 
     run_id: str
@@ -82,6 +88,9 @@ class RoundState(NamedTuple):
     accepted: Mapping[str, Accepted] = {}  # never changed
     lost: Mapping[str, str] = {}  # never changed
     state_sha256: str = ""
+    is_secure: bool = False
+    step: str = ""
+    sum_sha256: str = ""
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -182,6 +191,7 @@ def _planned(draft: Draft) -> RoundState:
             ArraySpec(tuple(shape), dtype, Packing(*packing) if packing else None)
             for shape, dtype, *packing in body["contribution"]
         ),
+        is_secure=body.get("secure", False),
     )
 
 
@@ -195,8 +205,11 @@ def _configured(state: RoundState, draft: Draft) -> RoundState:
 
 
 def _collecting(state: RoundState, draft: Draft) -> RoundState:
+    step = draft.body.get("step", "")
     return state._replace(
         stage="collecting",
+        step=step,
+        lost={} if step == FIRST_STEP else state.lost,  # a session begins anew
         report_goal=draft.body["report_goal"],
         least_reports=draft.body["least_reports"],
         deadline_unix_ms=draft.body["deadline_unix_ms"],
@@ -223,7 +236,12 @@ def _lost(state: RoundState, draft: Draft) -> RoundState:
 def _closed(state: RoundState, draft: Draft) -> RoundState:
     if tuple(draft.body["accepted"]) != state.survivors:
         raise _impossible(state, draft)
-    return state._replace(stage="closed", lost=draft.body["lost"])
+    return state._replace(
+        stage="closed",
+        lost=draft.body["lost"],
+        step="",
+        sum_sha256=draft.body.get("sum", ""),
+    )
 
 
 def _charged(state: RoundState, _: Draft) -> RoundState:

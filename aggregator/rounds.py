@@ -17,6 +17,8 @@ from aggregator.reception import Activity, Reception
 from aggregator.round_call import Collected, RoundCall
 from aggregator.round_status import run_status
 from aggregator.run_book import RunBook
+from aggregator.secure_collector import SecureDesk
+from aggregator.secure_reception import MessageUpload
 from aggregator.spool import Spool
 from aggregator.uploads import Upload
 from fedtrain.core import validate
@@ -57,8 +59,9 @@ class Rounds:
         self.plan_sha256 = plan_sha256
         self.book = RunBook(journal, run_id)
         self._spool = Spool(folder)
-        self._collector = Collector(self.book, self._spool, clock)
-        self._reception = Reception(self.book, self._spool, plan_sha256)
+        self._desk = SecureDesk()
+        self._collector = Collector(self.book, self._spool, self._desk, clock)
+        self._reception = Reception(self.book, self._spool, plan_sha256, self._desk)
 
     def collect(self, call: RoundCall) -> Collected:
         """Asks the cohort, and waits until enough contributions are in.
@@ -111,6 +114,14 @@ class Rounds:
         """The clients that were told, by this process, that the run has ended."""
         return frozenset(self._reception.told_the_end)
 
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Clients that the open round, or its step, waits for."""
+        steps, current = self._desk.steps, self.book.current
+        if steps is not None:
+            return steps.awaited
+        return () if current is None or current.is_secure else current.missing
+
     def stop(self) -> None:
         """Ends a ``collect`` that waits: the aggregator is shutting down."""
         self._collector.stop()
@@ -133,7 +144,9 @@ class Rounds:
         """
         return self._reception.broadcast_for(client_id, round_number, request)
 
-    def submission(self, request: pb.SignedRequest, header: pb.SubmitHeader) -> Upload:
+    def submission(
+        self, request: pb.SignedRequest, header: pb.SubmitHeader
+    ) -> Upload | MessageUpload:
         """Takes a contribution's bytes, if it would be accepted.
 
         Args:

@@ -192,7 +192,8 @@ class RunBook:
         current = self.current
         if current is None:
             return (self.ending,)
-        return (self.ending, current.kind, current.round_number, current.attempt)
+        where = (current.kind, current.round_number, current.attempt, current.step)
+        return (self.ending, *where)
 
 
 def _logged(draft: Draft) -> dict[str, Any]:

@@ -147,6 +147,29 @@ class Spool:
             for client, found in state.accepted.items()
         }
 
+    def store_sum(self, state: RoundState, parts: Iterable[bytes]) -> str:
+        """Makes the sum of a round durable; gives the hash of its bytes."""
+        writer = SpoolWriter(self._folder_of(state), "sum")
+        try:
+            for part in parts:
+                writer.write(part)
+            writer.keep(self.sum_of(state, writer.sha256))
+        finally:
+            writer.drop()
+        return writer.sha256
+
+    def sum_of(self, state: RoundState, sha256: str) -> Path:
+        """Where the sum of a round lies that secure aggregation has opened."""
+        return self._folder_of(state) / f"sum-{sha256}.bin"
+
+    def files_of(self, state: RoundState) -> dict[str, tuple[Path, str]]:
+        """What the sum of a round is made of: contributions, or the opened sum."""
+        if not state.is_secure:
+            return self.contributions(state)
+        if not state.sum_sha256:
+            return {}
+        return {"sum": (self.sum_of(state, state.sum_sha256), state.sum_sha256)}
+
     def keep_only(self, rounds: Iterable[RoundState]) -> None:
         """Removes the files of all other rounds."""
         rounds = tuple(rounds)

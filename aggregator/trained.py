@@ -7,12 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
+from aggregator.authority import Authority
 from aggregator.collector import RunStoppedError
 from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.home import Federation
 from aggregator.own_noise import forget_own_key, own_key
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
+from aggregator.secure_terms import SecureTerms, check_all_admitted, secure_terms
 from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.privacy.noise_source import ReleasedNoise
 from fedtrain.project.build import Project
@@ -33,11 +35,13 @@ class ServedRun:
       project: With a declared population.
       folder: Of the run; its name is the run's id.
       plan: That was approved.
+      authority: Knows the partners' keys, for secure aggregation.
     """
 
     project: Project
     folder: RunFolder
     plan: Plan | None = None
+    authority: Authority | None = None
 
     @property
     def run_id(self) -> str:
@@ -78,12 +82,14 @@ def prepared(
     project = replace(project, config=config)
     for check in checks:
         check(project)
-    is_new = run_id is None
+    is_new, authority = run_id is None, federation.authority()
+    if is_new:
+        check_all_admitted(config, authority)
     folder = start_run(project) if is_new else RunFolder(federation.runs / str(run_id))
     key = own_key(plan, folder, is_new=is_new) if draws else b""
     if key:
         project = replace(build(noise=ReleasedNoise(key)), config=config)
-    return ServedRun(project, folder, plan)
+    return ServedRun(project, folder, plan, authority)
 
 
 def trained(
@@ -112,7 +118,13 @@ def trained(
     service = config.service
     if service is None:
         raise ConfigError("A served run needs [service].")
-    runtime = GrpcRuntime(rounds, run_id=served.run_id, service=service, ended=ended)
+    runtime = GrpcRuntime(
+        rounds,
+        run_id=served.run_id,
+        service=service,
+        ended=ended,
+        secure=_secure_terms(served),
+    )
     project = replace(served.project, runtime=runtime)
     try:
         summary = run(project, served.folder, console=console)
@@ -149,6 +161,14 @@ def write_ended(federation: Federation, run_id: str, text: str) -> str:
     except StoppedError as error:
         return str(error)
     return ""
+
+
+def _secure_terms(served: ServedRun) -> SecureTerms | None:
+    if served.plan is None or served.authority is None:
+        return None
+    return secure_terms(
+        served.project.config, served.authority, plan_sha256=served.plan.sha256
+    )
 
 
 def _in_words(config: ProjectConfig, summary: dict[str, Any]) -> str:

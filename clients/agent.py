@@ -9,7 +9,8 @@ import datetime
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 from clients.answers import Answer, Answers
 from clients.audit import AuditLog
@@ -24,8 +25,10 @@ from clients.calls import (
 from clients.home import Home
 from clients.patience import Patience, backoff_s
 from clients.policy import Facts, Policy, read_policy
+from clients.secure import Means, SecurePart
 from clients.served import KINDS, answer_specs, round_task, served_plan
-from clients.work import Cost, RoundTask, Work
+from clients.taking_part import Odometer, TakingPart
+from clients.work import RoundTask, Work
 from fedtrain.core.errors import (
     IdentityError,
     LedgerError,
@@ -41,25 +44,6 @@ LONG_POLL_MS = 25_000
 _LOOK_AGAIN_S = 2.0
 _LEAST_PAUSE_S = 0.05
 _RENEW_AGAIN_S = 3600.0
-
-
-class Odometer(Protocol):
-    """Counts what the rows have spent; see ``clients.odometer``."""
-
-    def check(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
-        """Refuses what ``charge`` would refuse."""
-
-    def charge(self, task: RoundTask, cost: Cost, *, max_epsilon: float) -> None:
-        """Writes down what an answer spends."""
-
-    def spent(self) -> dict[str, Any]:
-        """Epsilon so far, with its terms."""
-
-    def head(self) -> dict[str, Any]:
-        """How long the ledger is."""
-
-    def expect(self, head: Mapping[str, Any]) -> None:
-        """Refuses a ledger that lost its end."""
 
 
 class Event(NamedTuple):
@@ -93,13 +77,6 @@ class Local:
     pause: Callable[[float], None] = time.sleep
 
 
-class _Session(NamedTuple):
-    run_id: str
-    plan: Plan
-    work: Work
-    odometer: Odometer
-
-
 class Agent:
     """Takes part in one run.
 
@@ -125,6 +102,11 @@ class Agent:
             tell=lambda why: self._tell("waiting", why),
             pause=local.pause,
         )
+        self._secure = SecurePart(
+            home,
+            operator_key=invitation.operator_key,
+            means=Means(calls, self._patience, self._audit, self._tell, local.pause),
+        )
 
     def run(self) -> None:
         """Works until the run is finished.
@@ -147,14 +129,14 @@ class Agent:
                 return
             self._do(session, task)
 
-    def _forget(self, session: _Session) -> None:
+    def _forget(self, session: TakingPart) -> None:
         """Every answer was acknowledged, or will never be taken."""
         try:
             session.work.forget()
         except OSError as error:
             self._tell("not deleted", f"The key of this run's noise is left: {error}")
 
-    def _begin(self) -> _Session:
+    def _begin(self) -> TakingPart:
         hello = self._patience.until_answered(self._calls.hello)
         plan = served_plan(hello, self._invitation)
         self._tell("connected", f"Connected: run {hello.run_id}, plan {plan.sha256}.")
@@ -164,7 +146,7 @@ class Agent:
         self._allowed(plan, work.num_examples)
         for head in self._audit.ledgers().values():
             odometer.expect(head)
-        return _Session(hello.run_id, plan, work, odometer)
+        return TakingPart(hello.run_id, plan, work, odometer)
 
     def _wait_for_approval(self, run_id: str, plan: Plan) -> None:
         if self._approval(plan) is not None:
@@ -203,7 +185,7 @@ class Agent:
         policy.check(plan, facts)
         return policy
 
-    def _next_task(self, session: _Session) -> pb.Task:
+    def _next_task(self, session: TakingPart) -> pb.Task:
         return self._patience.until_answered(
             lambda: self._calls.next_task(
                 session.run_id,
@@ -213,7 +195,7 @@ class Agent:
             )
         )
 
-    def _do(self, session: _Session, task: pb.Task) -> None:
+    def _do(self, session: TakingPart, task: pb.Task) -> None:
         if task.kind == pb.STOPPED:
             raise StoppedError(f"The operator stopped the run: {printable(task.text)}")
         if task.kind not in KINDS:
@@ -230,9 +212,13 @@ class Agent:
             self._tell("disk", f"{error} Trying again.")
             self._local.pause(backoff_s(4))
 
-    def _answer(self, session: _Session, task: pb.Task) -> None:
-        policy = self._allowed(session.plan, session.work.num_examples)
+    def _answer(self, session: TakingPart, task: pb.Task) -> None:
+        allowed = partial(self._allowed, session.plan, session.work.num_examples)
+        policy = allowed()
         asked = round_task(session.plan, session.run_id, task)
+        if session.plan.secure_aggregation:
+            self._secure.answer(session, task, asked, allowed=allowed)
+            return
         answer = self._answers.load(asked)
         if answer is None and self._may_have_left(asked):
             self._tell(
@@ -248,10 +234,10 @@ class Agent:
         self._send(session, asked, answer)
 
     def _may_have_left(self, asked: RoundTask) -> bool:
-        return self._audit.last(what="sending", **_names(asked)) is not None
+        return self._audit.last(what="sending", **asked.facts) is not None
 
     def _computed(
-        self, session: _Session, task: pb.Task, asked: RoundTask, max_epsilon: float
+        self, session: TakingPart, task: pb.Task, asked: RoundTask, max_epsilon: float
     ) -> Answer:
         """Affordable, computed, charged, and on the disk."""
         _, plan, work, odometer = session
@@ -271,11 +257,11 @@ class Agent:
         spent = None if cost is None else odometer.spent()
         return self._answers.save(asked, specs, arrays, {"spent": spent}, work.kept)
 
-    def _send(self, session: _Session, asked: RoundTask, answer: Answer) -> None:
+    def _send(self, session: TakingPart, asked: RoundTask, answer: Answer) -> None:
         """Records that it leaves, sends it until it is taken, records how it went."""
         self._allowed(session.plan, session.work.num_examples)
         facts = {
-            **_names(asked),
+            **asked.facts,
             "bytes": answer.facts["num_bytes"],
             "sha256": answer.facts["sha256"],
             "spent": answer.facts["spent"],
@@ -283,13 +269,13 @@ class Agent:
         }
         self._audit.append("sending", facts)
         taken, text = self._outcome(session, asked, answer)
-        self._audit.append(taken, _names(asked))
+        self._audit.append(taken, asked.facts)
         self._tell(taken, f"Round {asked.round_number}: {text}", **facts)
         if taken != "accepted":
             self._local.pause(_LOOK_AGAIN_S)
 
     def _outcome(
-        self, session: _Session, asked: RoundTask, answer: Answer
+        self, session: TakingPart, asked: RoundTask, answer: Answer
     ) -> tuple[str, str]:
         head = self._audit.head()
         header = pb.SubmitHeader(
@@ -329,16 +315,6 @@ class Agent:
 
     def _tell(self, what: str, text: str, **facts: Any) -> None:
         self._local.tell(Event(what, text, facts))
-
-
-def _names(asked: RoundTask) -> dict[str, Any]:
-    return {
-        "run": asked.run_id,
-        "round": asked.round_number,
-        "attempt": asked.attempt,
-        "kind": asked.kind,
-        "broadcast": asked.broadcast_sha256,
-    }
 
 
 def _is_of_the_disk(error: Exception) -> bool:

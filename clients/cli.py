@@ -15,6 +15,7 @@ from clients.agent import Agent, Event
 from clients.checking import dry_run
 from clients.home import Home, default_home
 from clients.local import local_rows
+from clients.pins import check_names_all, pin, words_of
 from clients.policy import Facts, Policy, policy_for, read_policy, write_policy
 from clients.transport import Transport, caller_of
 from fedtrain.cli.output import Format, note, show_json, show_table, show_text
@@ -101,6 +102,9 @@ def review(
                 "plan": plan.model_dump(mode="json"),
                 "plan_sha256": plan.sha256,
                 "operator_fingerprint": invited.fingerprint,
+                "partner_fingerprints": {
+                    name: words_of(key) for name, key in invited.roster.items()
+                },
                 "address": invited.address,
                 "demo": invited.demo,
                 "approved": policy is not None and policy.approves(plan),
@@ -111,6 +115,8 @@ def review(
     show_text(in_words(plan))
     show_text(f"Operator's key  {invited.fingerprint}  (compare it by phone)")
     show_text(f"Aggregator      {invited.address}; only you call it, never it you")
+    for name, key in invited.roster.items():
+        show_text(f"Key of {name}  {words_of(key)}  (compare it by phone)")
     if invited.demo:
         show_text("A DEMONSTRATION: the operator made your keys.", style="yellow")
     for clause in against:
@@ -163,6 +169,8 @@ def approve(
         )
     accept(invited, own.path)
     policy.check(plan, Facts(is_demo=invited.demo))
+    check_names_all(invited)
+    pin(own.pins_path, invited)
     write_policy(own.policy_path, policy.approving(plan))
     facts = {"approved": plan.sha256, "policy": str(own.policy_path)}
     if format is Format.json:

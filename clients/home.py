@@ -55,6 +55,16 @@ class Home:
         """The newest answers."""
         return self.path / "answers"
 
+    @property
+    def pins_path(self) -> Path:
+        """The other partners' keys."""
+        return self.path / "partners.toml"
+
+    @property
+    def sessions_path(self) -> Path:
+        """Which sessions of secure aggregation were answered."""
+        return self.path / "sessions"
+
     def keys(self) -> PartnerKeys:
         """Both private keys."""
         return keys_in(self.path)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clients.agent import Event, Local, Odometer
+from clients.agent import Event, Local
 from clients.home import Home
+from clients.taking_part import Odometer
 from clients.work import Work
 from fedtrain.cli.quiet import load_tensorflow
 from fedtrain.core.errors import ConfigError

@@ -12,7 +12,7 @@ from fedtrain.privacy import events
 from fedtrain.privacy.account import copies_of
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.project.build import Project
-from fedtrain.project.deployed import stated_mechanism
+from fedtrain.project.deployed import least_reports, stated_mechanism
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _TERMS = ("unit", "trust", "neighboring_relation", "delta", "further_attempts")
@@ -53,6 +53,14 @@ def _against_setting(plan: Plan, project: Project) -> Iterator[str]:
             f"simulation_seed = {plan.simulation_seed}, and the sections say "
             f"repeats_simulation = {str(repeats).lower()}: whether the operator can "
             "subtract the noise must be the same in both."
+        )
+    if config.rounds.secure_aggregation != plan.secure_aggregation:
+        stated = "" if plan.secure_aggregation else "no "
+        yield f"{stated}secure aggregation, and the sections say otherwise."
+    elif plan.secure_aggregation and plan.least_reports != least_reports(config):
+        yield (
+            f"least_reports = {plan.least_reports}, and the sections open the sum of "
+            f"{least_reports(config)}."
         )
     if bool(plan.evaluation) != (project.held_out is not None):
         stated = "" if plan.evaluation else "no "

@@ -55,6 +55,14 @@ def round_task(plan: Plan, run_id: str, task: pb.Task) -> RoundTask:
             f"The aggregator asks for round {task.round_number} (the first is 0); the "
             f"plan that you approved has {plan.num_rounds}. Nothing was sent."
         )
+    if (task.step != pb.NO_STEP) != plan.secure_aggregation:
+        raise StoppedError(
+            "The aggregator asks for a contribution by itself, and the plan that you "
+            "approved has secure aggregation. Nothing was sent."
+            if plan.secure_aggregation
+            else "The aggregator asks for secure aggregation, which the plan that you "
+            "approved does not have. Nothing was sent."
+        )
     return RoundTask(
         run_id=run_id,
         round_number=task.round_number,

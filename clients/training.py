@@ -19,6 +19,7 @@ from fedtrain.data.fingerprint import examples_sha256
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, parsed
 from fedtrain.privacy import events
+from fedtrain.privacy.fixed_point_sum import ring_vector
 from fedtrain.privacy.noise_key import forget_noise_key, noise_key, noise_key_path
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
@@ -26,6 +27,7 @@ from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import (
     contribution_specs,
     crossing_of,
+    is_masked,
     leaves,
     packed,
     specs,
@@ -150,6 +152,8 @@ class TrainingWork:
         )
         state = states[self._client_id]
         self.kept = to_bytes(specs(state), leaves(state))
+        if is_masked(self._project.round_):
+            return [ring_vector(total)]
         return leaves(total)
 
     def _state(self, message: Any) -> Any:
@@ -196,7 +200,8 @@ class TrainingWork:
         return self._noise.client_seed(task.round_number, self._inputs(task))
 
     def _inputs(self, task: RoundTask) -> str:
-        return f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
+        named = f"{task.name} {task.broadcast_sha256} {self._rows_sha256}"
+        return f"{named} {task.session}" if task.session else named
 
 
 def _check_crossing(project: Project, plan: Plan) -> None:

@@ -17,6 +17,8 @@ class RoundTask(NamedTuple):
       kind: To train, or to evaluate.
       broadcast_sha256: Of the broadcast's bytes, in hexadecimal.
       info: Public facts of the round.
+      session: Of secure aggregation, in hexadecimal: another session draws other noise,
+        and is charged by itself. Empty without one.
     """
 
     run_id: str
@@ -25,6 +27,18 @@ class RoundTask(NamedTuple):
     kind: Literal["train", "evaluate"]
     broadcast_sha256: str
     info: Mapping[str, Any]
+    session: str = ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the audit log calls it."""
+        return {
+            "run": self.run_id,
+            "round": self.round_number,
+            "attempt": self.attempt,
+            "kind": self.kind,
+            "broadcast": self.broadcast_sha256,
+        }
 
     @property
     def name(self) -> str:

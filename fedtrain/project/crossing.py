@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from fedtrain.client_work.client_work import Broadcast, Contribution
 from fedtrain.models.model import ModelWeights
+from fedtrain.privacy.fixed_point_sum import ring_vector
 from fedtrain.rounds.round import Round
 from fedtrain.rounds.runtime import empty_total
 from fedtrain.wire.arrays import Array, ArraySpec
@@ -40,11 +41,21 @@ def specs(nest: Any) -> tuple[ArraySpec, ...]:
 def contribution_specs(
     round_: Round, contribution: Contribution
 ) -> tuple[ArraySpec, ...]:
-    """``specs`` of what a client sends in ``round_``, as short as its stages allow."""
+    """``specs`` of what a client sends in ``round_``, as short as its stages allow.
+
+    Where contributions are masked it is one vector of whole numbers and nothing else.
+    """
+    if is_masked(round_):
+        return specs(ring_vector(contribution))
     plain = tf.nest.map_structure(lambda _: None, contribution)
     packings = plain._replace(update=round_.packings(contribution.update))
     pairs = zip(leaves(contribution), tf.nest.flatten(packings), strict=True)
     return tuple(ArraySpec.of(array, packing) for array, packing in pairs)
+
+
+def is_masked(round_: Round) -> bool:
+    """Whether a contribution may leave only behind masks: its noise is a share."""
+    return any(mechanism.trust == "distributed" for mechanism in round_.mechanisms)
 
 
 def leaves(nest: Any) -> list[Array]:

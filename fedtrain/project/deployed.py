@@ -17,6 +17,7 @@ from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project, build
 from fedtrain.project.build_data import split_from
 from fedtrain.project.config import ProjectConfig, ServiceSection
+from fedtrain.project.secure_session import session_of
 from fedtrain.rounds.released import released
 
 
@@ -37,9 +38,24 @@ def service_of(config: ProjectConfig) -> ServiceSection:
             "against one schema. `fedtrain data describe federation.toml --schema "
             "schema.json` writes one to edit."
         )
-    _check_goals(config.service)
     _check_trust(config)
+    _check_goals(config.service, least_reports(config))
     return config.service
+
+
+def least_reports(config: ProjectConfig) -> int:
+    """With how few contributions a round may close: behind masks, the threshold.
+
+    Raises:
+      ConfigError: If secure aggregation has no session for so many clients.
+    """
+    service = config.service
+    clients = service.clients if service else []
+    session = session_of(config, len(clients))
+    if session is not None:
+        return session.threshold
+    goal = (service and service.report_goal) or len(clients)
+    return (service and service.least_reports) or goal
 
 
 def deployed(
@@ -92,10 +108,9 @@ def _without_comparison(config: ProjectConfig) -> ProjectConfig:
     return config.model_copy(update={"evaluation": evaluation})
 
 
-def _check_goals(service: ServiceSection) -> None:
+def _check_goals(service: ServiceSection, least: int) -> None:
     num_clients = len(service.clients)
     goal = service.report_goal or num_clients
-    least = service.least_reports or goal
     if len(set(service.clients)) < num_clients:
         raise ConfigError(
             f"service.clients = {service.clients} names a client twice; each is one "
@@ -113,14 +128,29 @@ def _check_trust(config: ProjectConfig) -> None:
     if privacy is None or privacy.trust == "local":
         return
     if privacy.trust == "distributed":
-        raise PrivacyError(
-            f"privacy.trust = {privacy.trust!r} cannot be served yet: the aggregator "
-            'would see what it should not. Use trust = "local", where every partner '
-            "adds the whole noise itself."
-        )
+        _check_secure(config)
+        return
     if privacy.mechanism != "discrete_gaussian":
         raise PrivacyError(
             f"privacy.mechanism = {privacy.mechanism!r} with trust = 'central' is "
             "float noise from a seed, for simulations. A federation that is served "
             'needs mechanism = "discrete_gaussian": exact, from the aggregator\'s key.'
         )
+
+
+def _check_secure(config: ProjectConfig) -> None:
+    """Refuses what would show the operator more than the sum, or needs too many."""
+    service, threshold = config.service, least_reports(config)
+    if config.evaluation.held_out_fraction is not None:
+        raise ConfigError(
+            "evaluation.held_out_fraction shows the operator each partner's scores by "
+            "itself, which secure aggregation must not. Leave it out; with "
+            "privacy.metrics_share scores come along in the same noised sum."
+        )
+    if service is None or service.least_reports in (None, threshold):
+        return
+    raise ConfigError(
+        f"service.least_reports = {service.least_reports}, and secure aggregation "
+        f"opens a sum of at least {threshold}. Leave it out, and set rounds.threshold "
+        "instead."
+    )

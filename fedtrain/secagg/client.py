@@ -108,6 +108,11 @@ class ClientSession:
         self._survivors: Survivors | None = None
         self._replies: dict[int, tuple[bytes, bytes]] = {}
 
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose contributions are in the sum, once confirmed and until answered."""
+        return () if self._survivors is None else tuple(self._survivors.survivors)
+
     def advertisement(self) -> bytes:
         """Step 0: the fresh public keys, signed."""
         return self._advertisement

@@ -35,6 +35,16 @@ class TaskKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVALUATE: _ClassVar[TaskKind]
     FINISHED: _ClassVar[TaskKind]
     STOPPED: _ClassVar[TaskKind]
+
+class SecureStep(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NO_STEP: _ClassVar[SecureStep]
+    KEYS: _ClassVar[SecureStep]
+    SHARES: _ClassVar[SecureStep]
+    INPUT: _ClassVar[SecureStep]
+    CONSISTENCY: _ClassVar[SecureStep]
+    UNMASKING: _ClassVar[SecureStep]
+    COMPLAINT: _ClassVar[SecureStep]
 CODE_UNSPECIFIED: Code
 ACCEPTED: Code
 DUPLICATE: Code
@@ -56,6 +66,13 @@ TRAIN: TaskKind
 EVALUATE: TaskKind
 FINISHED: TaskKind
 STOPPED: TaskKind
+NO_STEP: SecureStep
+KEYS: SecureStep
+SHARES: SecureStep
+INPUT: SecureStep
+CONSISTENCY: SecureStep
+UNMASKING: SecureStep
+COMPLAINT: SecureStep
 
 class SignedRequest(_message.Message):
     __slots__ = ("client_id", "run_id", "round_number", "sequence", "nonce", "body", "signature")
@@ -108,7 +125,7 @@ class NextRequest(_message.Message):
     def __init__(self, plan_sha256: _Optional[bytes] = ..., wait_ms: _Optional[int] = ..., status: _Optional[str] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("code", "text", "kind", "round_number", "attempt", "deadline_unix_ms", "broadcast_bytes", "broadcast_sha256", "info", "wait_ms", "encoding")
+    __slots__ = ("code", "text", "kind", "round_number", "attempt", "deadline_unix_ms", "broadcast_bytes", "broadcast_sha256", "info", "wait_ms", "encoding", "step", "step_message")
     CODE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +137,8 @@ class Task(_message.Message):
     INFO_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     code: Code
     text: str
     kind: TaskKind
@@ -131,7 +150,9 @@ class Task(_message.Message):
     info: bytes
     wait_ms: int
     encoding: Encoding
-    def __init__(self, code: _Optional[_Union[Code, str]] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., round_number: _Optional[int] = ..., attempt: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., broadcast_bytes: _Optional[int] = ..., broadcast_sha256: _Optional[bytes] = ..., info: _Optional[bytes] = ..., wait_ms: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ...) -> None: ...
+    step: SecureStep
+    step_message: bytes
+    def __init__(self, code: _Optional[_Union[Code, str]] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., round_number: _Optional[int] = ..., attempt: _Optional[int] = ..., deadline_unix_ms: _Optional[int] = ..., broadcast_bytes: _Optional[int] = ..., broadcast_sha256: _Optional[bytes] = ..., info: _Optional[bytes] = ..., wait_ms: _Optional[int] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., step: _Optional[_Union[SecureStep, str]] = ..., step_message: _Optional[bytes] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("attempt", "kind")
@@ -148,7 +169,7 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class SubmitHeader(_message.Message):
-    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256", "encoding", "audit_length", "audit_sha256")
+    __slots__ = ("attempt", "kind", "num_bytes", "sha256", "plan_sha256", "encoding", "audit_length", "audit_sha256", "step", "step_message")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +178,8 @@ class SubmitHeader(_message.Message):
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     AUDIT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     AUDIT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     kind: TaskKind
     num_bytes: int
@@ -165,7 +188,9 @@ class SubmitHeader(_message.Message):
     encoding: Encoding
     audit_length: int
     audit_sha256: bytes
-    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., audit_length: _Optional[int] = ..., audit_sha256: _Optional[bytes] = ...) -> None: ...
+    step: SecureStep
+    step_message: bytes
+    def __init__(self, attempt: _Optional[int] = ..., kind: _Optional[_Union[TaskKind, str]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., plan_sha256: _Optional[bytes] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., audit_length: _Optional[int] = ..., audit_sha256: _Optional[bytes] = ..., step: _Optional[_Union[SecureStep, str]] = ..., step_message: _Optional[bytes] = ...) -> None: ...
 
 class SubmitPart(_message.Message):
     __slots__ = ("header", "content")

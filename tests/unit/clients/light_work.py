@@ -77,6 +77,7 @@ class Bank:
         self.said = []
         self.pauses = []
         self.on_pause = lambda: None
+        self.on_event = lambda event: None
 
     @classmethod
     def admitted(cls, folder, authority, terms):
@@ -105,9 +106,13 @@ class Bank:
         return Local(
             work_of=work_of,
             odometer_of=lambda plan: self.odometer,
-            tell=lambda event: self.said.append(event.what),
+            tell=self._hear,
             pause=self._pause,
         )
+
+    def _hear(self, event):
+        self.said.append(event.what)
+        self.on_event(event)
 
     def _pause(self, seconds):
         self.pauses.append(seconds)

@@ -95,7 +95,7 @@ def test_the_roster_holds_all_partners_and_ones_own_key(
     accept(invitation, home)
     forged = invitation.model_dump(exclude={"signature"})
     forged["roster"] = {"bank-a": other.identity_key, "bank-b": other.identity_key}
-    operator = authority._operator_key()
+    operator = authority.operator_key()
     with pytest.raises(IdentityError, match="another identity key"):
         accept(signed_document(type(invitation), forged, operator), home)
 

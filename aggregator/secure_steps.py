@@ -1,0 +1,177 @@
+"""One session of secure aggregation, between the clients' calls and who waits for it.
+
+The protocol is ``ServerSession``'s. Here its steps are opened and closed by the
+training thread while the clients' answers come by any thread. All of it is in memory: a
+process that ends forgets the session, and nobody can go on with it.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedtrain.secagg.blame import OPERATOR, BreachError
+from fedtrain.secagg.masks import Vector
+from fedtrain.secagg.roster import Roster
+from fedtrain.secagg.server import LateError, ServerSession, Step
+
+
+class OpenStep(NamedTuple):
+    """A step that is waited for.
+
+    Attributes:
+      step: Which.
+      messages: What each client that may answer is sent, by client.
+      answered: Whose answer was taken.
+    """
+
+    step: Step
+    messages: Mapping[str, bytes]
+    answered: frozenset[str] = frozenset()
+
+
+class SecureSteps:
+    """A session whose answers may come from any thread.
+
+    Args:
+      roster: The terms.
+      operator_key: Signs all that goes to the clients.
+
+    Attributes:
+      roster: As given.
+      open: The step that is waited for; replaced and never changed.
+      failed: Why a client has left the session or was left out, by client; replaced and
+        never changed.
+      total: The sum of the survivors' vectors once the last step is closed.
+    """
+
+    def __init__(self, roster: Roster, operator_key: Ed25519PrivateKey) -> None:
+        self._session = ServerSession(roster, operator_key)
+        self._lock = threading.Lock()
+        self.roster = roster
+        opening = self._session.roster_message
+        self.open = OpenStep(Step.KEYS, dict.fromkeys(roster.client_ids, opening))
+        self.failed: Mapping[str, str] = {}
+        self.total: Vector | None = None
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Clients that may still answer the open step, in order."""
+        open_, failed = self.open, self.failed
+        return tuple(
+            name
+            for name in open_.messages
+            if name not in open_.answered and name not in failed
+        )
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether fewer than the threshold can answer the open step."""
+        hoped = len(self.awaited) + len(self.open.answered)
+        return hoped < self.roster.parameters.threshold
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whose vectors are in the sum, by what came so far."""
+        return self._session.survivors
+
+    @property
+    def guilty(self) -> frozenset[str]:
+        """Clients that have broken the protocol, as their signatures prove."""
+        return frozenset(
+            name
+            for blame in self._session.blames
+            if blame.proven
+            for name in blame.suspects
+            if name != OPERATOR
+        )
+
+    def asked_of(self, client_id: str) -> OpenStep | None:
+        """The open step, if ``client_id`` is to answer it."""
+        open_ = self.open
+        is_asked = client_id in open_.messages and client_id not in open_.answered
+        return open_ if is_asked and client_id not in self.failed else None
+
+    def take(
+        self, client_id: str, step: Step, message: bytes, content: Iterable[bytes] = ()
+    ) -> None:
+        """Takes a client's answer; one that was taken before changes nothing.
+
+        Args:
+          client_id: Who sends it.
+          step: What it answers.
+          message: The answer; of INPUTS what announces it.
+          content: The words of INPUTS; read only if they are new.
+
+        Raises:
+          LateError: If the step is not open any more.
+          UnauthenticError: If the client did not sign it for this session and step.
+          BreachError: If it breaks the protocol: the client has left the session.
+        """
+        with self._lock:
+            try:
+                self._receive(step, message, content)
+            except BreachError as error:
+                self._fail(client_id, str(error))
+                raise
+            open_ = self.open
+            if step is open_.step and client_id in self._session.responders(step):
+                self.open = open_._replace(answered=open_.answered | {client_id})
+
+    def take_complaint(self, client_id: str, message: bytes) -> None:
+        """Hears a client that was dealt wrong shares and has left the session.
+
+        Raises:
+          LateError: If inputs are not waited for.
+          UnauthenticError: If the client did not sign it.
+        """
+        with self._lock:
+            blame = self._session.receive_complaint(message)
+            self._fail(client_id, f"it was dealt wrong shares: {BreachError(blame)}")
+
+    def close(self) -> None:
+        """Ends the open step and opens the next one, for those who answered.
+
+        Raises:
+          TooFewClientsError: If fewer than the threshold answered.
+          BreachError: If the sum cannot be had; see ``guilty``.
+        """
+        with self._lock:
+            session, step = self._session, self.open.step
+            if step is Step.UNMASK:
+                self.total = session.close_unmask()
+                self.open = OpenStep(Step.OVER, {})
+                return
+            self.open = OpenStep(Step(step + 1), self._closed(step))
+
+    def _closed(self, step: Step) -> Mapping[str, bytes]:
+        """What each client is sent that has answered ``step``."""
+        session = self._session
+        if step is Step.SHARES:
+            return session.close_shares()
+        close = {
+            Step.KEYS: session.close_keys,
+            Step.INPUTS: session.close_inputs,
+            Step.CONSISTENCY: session.close_consistency,
+        }[step]
+        return dict.fromkeys(session.responders(step), close())
+
+    def _receive(self, step: Step, message: bytes, content: Iterable[bytes]) -> None:
+        session = self._session
+        if step is Step.INPUTS:
+            session.receive_input(message, content)
+            return
+        receive = {
+            Step.KEYS: session.receive_keys,
+            Step.SHARES: session.receive_shares,
+            Step.CONSISTENCY: session.receive_consistency,
+            Step.UNMASK: session.receive_unmask,
+        }.get(step)
+        if receive is None:
+            raise LateError(f"Nothing is waited for in {step.name}.")
+        receive(message)
+
+    def _fail(self, client_id: str, why: str) -> None:
+        if client_id not in self.open.answered:
+            self.failed = {**self.failed, client_id: why}

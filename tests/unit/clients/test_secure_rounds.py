@@ -1,0 +1,179 @@
+"""Secure aggregation between real agents and the real aggregator, over mutual TLS."""
+
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from secure_banks import DEADLINE_S, NAMES, Federation, sum_of
+
+from aggregator.rounds import RunStoppedError
+from clients import audit
+from fedtrain.core.errors import PolicyError
+
+pytestmark = pytest.mark.network
+_PATIENCE_S = 120.0
+
+
+class GoneError(Exception):
+    """A partner's process ends here."""
+
+
+@pytest.fixture
+def federation(tmp_path, authority):
+    found = Federation(tmp_path, authority)
+    yield found
+    found.pool.shutdown(cancel_futures=True)
+
+
+def until(condition):
+    give_up = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def assert_sum(collected, names, round_number=0):
+    (found,) = collected.total()
+    assert collected.accepted == tuple(names)
+    np.testing.assert_array_equal(found, sum_of(names, round_number, collected.attempt))
+
+
+def test_every_round_gives_the_sum_and_nothing_but_the_sum(federation, tmp_path):
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        for number in range(2):
+            collected = rounds.collect(federation.call(number))
+            assert_sum(collected, NAMES, number)
+            rounds.committed(number, "ab" * 32)
+        assert len(list((tmp_path / "spool").glob("train-*/*"))) == 1  # the sum
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0, 0]
+    for bank in federation.banks:
+        one_round = ["sending", "accepted", "confirming"]
+        assert bank.left == one_round * 2
+        assert len(bank.odometer.charged) == 2
+        audit.verify(bank.home.audit_path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_partner_that_vanishes_is_left_out_or_opened_by_the_others(federation, when):
+    lost, others = federation.banks[4], NAMES[:4]
+
+    def vanishes(*_):
+        raise GoneError
+
+    if when == "before":
+        lost.work.before_computing = vanishes
+    else:
+        lost.on_event = lambda event: event.facts.get("step") == "INPUT" and vanishes()
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        collecting = federation.collecting(rounds)
+        with pytest.raises(GoneError):
+            running[4].result(_PATIENCE_S)
+        until(lambda: rounds.awaited == ("bank-e",))
+        federation.clock.now += DEADLINE_S
+        collected = collecting.result(_PATIENCE_S)
+        rounds.finish("finished", "done")
+        for other in running[:4]:
+            other.result(_PATIENCE_S)
+    assert_sum(collected, others if when == "before" else NAMES)
+    assert federation.attempts == [0]
+    if when == "before":
+        assert "no answer to step INPUTS" in collected.lost["bank-e"]
+
+
+def test_an_aggregator_that_is_started_again_while_keys_come_in_costs_nothing(
+    federation,
+):
+    with federation.aggregator() as rounds:
+        running = federation.join(NAMES[:4])
+        collecting = federation.collecting(rounds)
+        until(lambda: rounds.awaited == ("bank-e",))
+        rounds.stop()
+        with pytest.raises(RunStoppedError):
+            collecting.result(_PATIENCE_S)
+    running += federation.join(NAMES[4:])
+    with federation.aggregator() as rounds:
+        assert_sum(rounds.collect(federation.call()), NAMES)
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0]
+    assert {len(bank.odometer.charged) for bank in federation.banks} == {1}
+
+
+@pytest.mark.parametrize("step", ["INPUT", "UNMASKING"])
+def test_a_session_that_a_restart_ended_is_another_attempt_and_paid_for(
+    federation, step
+):
+    """Whatever others have sent, also the shares that open the sum, is of no use."""
+    slow, goes_on, said = federation.banks[4], threading.Event(), []
+    for bank in federation.banks[:4]:
+        bank.on_event = lambda event: said.append(event.facts.get("step"))
+
+    def waits(*given):
+        is_moment = step == "INPUT" or given[0].facts.get("step") == "CONSISTENCY"
+        assert not is_moment or goes_on.wait(_PATIENCE_S)
+
+    if step == "INPUT":
+        slow.work.before_computing = waits
+    else:
+        slow.on_event = waits
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        collecting = federation.collecting(rounds)
+        until(lambda: said.count(step) == 4)
+        rounds.stop()
+        with pytest.raises(RunStoppedError):
+            collecting.result(_PATIENCE_S)
+    goes_on.set()
+    with federation.aggregator() as rounds:
+        collected = rounds.collect(federation.call())
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0, 1]
+    assert collected.attempt == 1
+    assert_sum(collected, NAMES)
+    for bank in federation.banks:
+        noises = {bank.work.cost(task).noise for task in bank.odometer.charged}
+        assert len(noises) == len(bank.odometer.charged) == 2
+
+
+def test_a_partner_whose_pinned_keys_are_not_the_rosters_sends_nothing(federation):
+    careful = federation.banks[0]
+    pins = careful.home.pins_path
+    kept = [line for line in pins.read_text().splitlines() if "bank-c" not in line]
+    pins.write_text("\n".join(kept))
+    with federation.aggregator() as rounds:
+        collecting = federation.collecting(rounds)
+        until(lambda: rounds.awaited)
+        with pytest.raises(PolicyError, match="'bank-c' is not the pinned one"):
+            careful.run()
+        assert rounds.awaited == NAMES
+        rounds.stop()
+        with pytest.raises(RunStoppedError):
+            collecting.result(_PATIENCE_S)
+    assert careful.left == []
+    assert careful.work.tasks == []
+
+
+def test_a_partner_sends_nothing_where_the_operator_weakens_the_terms(federation):
+    careful, agreed = federation.banks[0], federation.terms.parameters
+    federation.terms = federation.terms._replace(
+        parameters=replace(agreed, num_colluding=0)
+    )
+    with federation.aggregator() as rounds:
+        collecting = federation.collecting(rounds)
+        until(lambda: rounds.awaited)
+        with pytest.raises(PolicyError, match=r"for 0 colluding clients.*at least 1"):
+            careful.run()
+        rounds.stop()
+        with pytest.raises(RunStoppedError):
+            collecting.result(_PATIENCE_S)
+    assert careful.left == []
