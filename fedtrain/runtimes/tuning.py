@@ -227,6 +227,10 @@ def _excluded(engine: Engine, default: Execution) -> dict[Strategy, str]:
 def _with_strategy(
     default: Execution, strategy: Strategy, cohort_size: int
 ) -> Execution:
+    if strategy == "xla":
+        # One client after another, as in a graph loop: in as many parts, so that
+        # unequal clients spread over the workers alike.
+        return replace(default, strategy=strategy)
     one_each = -(-cohort_size // default.num_workers)
     size = default.chunk_size or one_each
     return replace(default, strategy=strategy, chunk_size=size)

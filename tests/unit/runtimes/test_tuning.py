@@ -88,6 +88,13 @@ def test_the_fastest_is_kept_and_said_in_one_line(given_seconds):
     assert "XLA loop" in line
 
 
+def test_an_xla_loop_is_tried_on_as_many_parts_as_a_graph_loop(given_seconds):
+    # The clients with most steps come first: in two parts, one worker would get them.
+    after_one_round(CompiledRuntime(num_workers=2), round_of())
+    sizes = {tried.strategy: tried.chunk_size for tried in reversed(given_seconds)}
+    assert sizes["xla"] is sizes["graph"] is None
+
+
 def test_what_was_found_is_remembered(given_seconds):
     first, second = (CompiledRuntime(num_workers=2) for _ in range(2))
     after_one_round(first, round_of())
