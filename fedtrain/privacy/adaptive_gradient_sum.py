@@ -87,7 +87,9 @@ def adaptive_norm(query: QuantileQuery) -> Aggregator:
         del seed
         count, *others = contribution.extras
         update = nests.scale(contribution.update, query.initial_clipping_norm / shared)
-        scaled = count * (query.scale * query.initial_clipping_norm)
+        # Float64: scaling a large count in float32 would round it.
+        scale = query.scale * query.initial_clipping_norm
+        scaled = tf.cast(count, tf.float64) * scale
         encoded = contribution._replace(update=update, extras=(scaled, *others))
         return encoded, client_state
 

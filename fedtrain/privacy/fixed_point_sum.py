@@ -141,7 +141,11 @@ def _decoded(
 
 
 def _flat(terms: Any) -> tf.Tensor:
-    return tf.concat([tf.reshape(leaf, [-1]) for leaf in tf.nest.flatten(terms)], 0)
+    """All leaves as one vector; float64 if one is, whose sums float32 would round."""
+    leaves = [tf.reshape(leaf, [-1]) for leaf in tf.nest.flatten(terms)]
+    if any(leaf.dtype == tf.float64 for leaf in leaves):
+        leaves = [tf.cast(leaf, tf.float64) for leaf in leaves]
+    return tf.concat(leaves, 0)
 
 
 def _packed_like(vector: Any, terms: Any) -> Any:

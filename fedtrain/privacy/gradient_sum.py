@@ -192,7 +192,7 @@ def _observed_gradient_sum(
         zero = nests.zeros_like(message.weights.trainable)
         extras = [tf.constant(0.0)] if query else []
         if metrics:
-            extras.append(tf.zeros([1 + len(metrics.names)]))
+            extras.append(tf.zeros([1 + len(metrics.names)], tf.float64))
         return _ObservedCarry(message, client.seed, zero, tuple(extras))
 
     def step(carry: _ObservedCarry, batch: Batch) -> _ObservedCarry:

@@ -17,6 +17,8 @@ from fedtrain.client_work.per_example import row_losses
 from fedtrain.core import seeds, validate
 from fedtrain.models.model import Batch, Model
 
+_UNITS = 2.0**20
+
 
 class MetricsQuery(NamedTuple):
     """What is asked beside the gradients, and what part of the bound it takes.
@@ -64,18 +66,19 @@ def metrics_query(
 def batch_metrics(
     query: MetricsQuery, model: Model, batch: Batch, outputs: Any, rows_per_unit: int
 ) -> tf.Tensor:
-    """Sums over the batch's rows of numbers in [0, 1 / rows_per_unit], float32 [k].
+    """Sums over the batch's rows of numbers in [0, 1 / rows_per_unit], float64 [k].
 
-    What is not finite counts as zero.
+    What is not finite counts as zero. Each number is brought to a multiple of 2^-20
+    first and they are added up as whole numbers, so a row moves the sum by its own
+    number exactly, however many rows there are.
     """
-    mask = tf.cast(batch.mask, tf.float32)
     rows = [row_losses(model, batch, outputs) / query.largest_loss]
     for name in query.names:
         found = model.metrics[name](batch.labels, outputs)
         counts = tf.maximum(tf.cast(found.count, tf.float32), 1.0)
         rows.append(tf.cast(found.total, tf.float32) / counts)
-    bounded = [_bounded(row, mask) for row in rows]
-    return tf.stack(bounded) / tf.cast(rows_per_unit, tf.float32)
+    whole = tf.stack([_whole_sum(row, batch.mask) for row in rows])
+    return tf.cast(whole, tf.float64) / (_UNITS * rows_per_unit)
 
 
 def noised_metrics(query: MetricsQuery) -> Aggregator:
@@ -111,9 +114,11 @@ def noised_metrics(query: MetricsQuery) -> Aggregator:
     )
 
 
-def _bounded(row: Any, mask: Any) -> Any:
+def _whole_sum(row: Any, mask: Any) -> Any:
+    """The sum of ``row`` in [0, 1], in whole units of 2^-20: int64."""
     finite = tf.where(tf.math.is_finite(row), row, tf.zeros_like(row))
-    return tf.reduce_sum(mask * tf.clip_by_value(finite, 0.0, 1.0))
+    units = tf.round(tf.clip_by_value(finite, 0.0, 1.0) * _UNITS)
+    return tf.reduce_sum(tf.cast(units, tf.int64) * tf.cast(mask, tf.int64))
 
 
 def _named(query: MetricsQuery, means: Any) -> dict[str, float]:

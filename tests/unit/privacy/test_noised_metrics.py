@@ -3,16 +3,17 @@ import pytest
 import tensorflow as tf
 
 from fedtrain.aggregation.fixed_point import FixedPoint, from_ring
+from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import nests, seeds
 from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
-from fedtrain.models.model import mean_loss
+from fedtrain.models.model import Batch, mean_loss
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.privacy.adaptive_gradient_sum import quantile_query
 from fedtrain.privacy.fixed_point_sum import ring_vector
 from fedtrain.privacy.gradient_sum import joint_norm
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
-from fedtrain.privacy.noised_metrics import metrics_query
+from fedtrain.privacy.noised_metrics import batch_metrics, metrics_query, noised_metrics
 from fedtrain.rounds.dp_fed_sgd import integer_fed_sgd
 from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
@@ -90,6 +91,31 @@ def test_a_row_moves_everything_together_by_the_stated_bound():
     moved = many.astype(np.int64) - few
     assert np.any(moved[-2:])
     assert 0 < int(np.sum(moved**2)) <= mechanism.grid.sensitivity_squared
+
+
+@pytest.mark.parametrize("rows_per_unit", [1, 3])
+def test_a_row_among_many_moves_the_sums_by_its_own_numbers(rows_per_unit):
+    num = 2**17
+    random = seeds.generator(SEED)
+    features = tf.constant(random.normal(size=[num, 3]), tf.float32)
+    labels = tf.constant(np.arange(num) % 2, tf.int32)
+    outputs = MODEL.forward(WEIGHTS, features, training=False, seed=SEED).outputs
+    ones, mask = tf.ones([num]), np.ones(num, np.float32)
+
+    def sums(mask):
+        batch = Batch(features, labels, ones, tf.constant(mask))
+        extras = (batch_metrics(METRICS, MODEL, batch, outputs, rows_per_unit),)
+        update = WEIGHTS._replace(trainable=(), state=())
+        given = Contribution(update, tf.constant(0.0), {}, extras)
+        encoded, _ = noised_metrics(METRICS).encode((), given, (), SEED)
+        return encoded.extras[0].numpy() / METRICS.scale * rows_per_unit
+
+    all_rows, alone = sums(mask), sums((np.arange(num) == 7).astype(np.float32))
+    mask[7] = 0.0
+    moved = all_rows - sums(mask)
+    assert np.all((alone >= 0) & (alone <= 1))
+    assert alone[0] > 0
+    np.testing.assert_allclose(moved, alone, rtol=0, atol=1e-9)
 
 
 def test_rows_that_are_not_finite_count_as_zero():
