@@ -15,7 +15,7 @@ from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import nests, seeds, validate
 from fedtrain.core.errors import PrivacyError
 from fedtrain.core.mechanism import Mechanism
-from fedtrain.privacy.clipping import clip_to_norm
+from fedtrain.privacy.clipping import bounded_norm, clip_to_norm
 from fedtrain.privacy.gaussian import client_mechanism, without_weight
 
 FEWEST_UNITS = 100
@@ -69,8 +69,9 @@ def adaptive_gaussian_mechanism(
         shared: Any, contribution: Contribution, client_state: Any, seed: seeds.Seed
     ) -> tuple[Contribution, Any]:
         del seed
-        clipped, norm = clip_to_norm(contribution.update, shared)
-        unclipped = tf.cast(norm <= tf.cast(shared, norm.dtype), tf.float32)
+        bound = bounded_norm(shared, initial_clipping_norm)
+        clipped, norm = clip_to_norm(contribution.update, bound)
+        unclipped = tf.cast(norm <= tf.cast(bound, norm.dtype), tf.float32)
         encoded = without_weight(contribution, clipped)
         # Centred, so that one client changes the count by a half, not by one.
         extras = (*contribution.extras, unclipped - 0.5)
@@ -92,7 +93,11 @@ def adaptive_gaussian_mechanism(
         noised = nests.add(total.update, noise)
         return (
             total._replace(update=noised, extras=tuple(extras)),
-            AdaptiveState(state.clipping_norm * tf.exp(change)),
+            AdaptiveState(
+                bounded_norm(
+                    state.clipping_norm * tf.exp(change), initial_clipping_norm
+                )
+            ),
         )
 
     return Aggregator(

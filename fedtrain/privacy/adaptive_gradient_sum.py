@@ -16,6 +16,7 @@ from fedtrain.aggregation.aggregator import Aggregator, nothing
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import nests, seeds, validate
 from fedtrain.core.errors import PrivacyError
+from fedtrain.privacy.clipping import bounded_norm
 
 FEWEST_UNITS = 100
 _COUNT_NOISE = 1.0 / 20.0
@@ -86,7 +87,8 @@ def adaptive_norm(query: QuantileQuery) -> Aggregator:
     ) -> tuple[Contribution, Any]:
         del seed
         count, *others = contribution.extras
-        update = nests.scale(contribution.update, query.initial_clipping_norm / shared)
+        norm = bounded_norm(shared, query.initial_clipping_norm)
+        update = nests.scale(contribution.update, query.initial_clipping_norm / norm)
         # Float64: scaling a large count in float32 would round it.
         scale = query.scale * query.initial_clipping_norm
         scaled = tf.cast(count, tf.float64) * scale
@@ -105,7 +107,7 @@ def adaptive_norm(query: QuantileQuery) -> Aggregator:
         decoded = total._replace(update=update, extras=tuple(extras))
         # One noisy count moves it by a fifth at most.
         factor = tf.exp(tf.clip_by_value(change, -0.2, 0.2))
-        return decoded, state * factor
+        return decoded, bounded_norm(state * factor, query.initial_clipping_norm)
 
     return Aggregator(
         init=init,

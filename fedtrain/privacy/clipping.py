@@ -54,6 +54,19 @@ def sum_of_clipped(gradients: Any, clipping_norm: float) -> Any:
     return tf.nest.map_structure(clipped_sum, gradients)
 
 
+def bounded_norm(clipping_norm: Any, initial_clipping_norm: float) -> tf.Tensor:
+    """A norm that came by broadcast, as far as a client takes it from the server.
+
+    Outside [2^-40, 2^40] times the first round's, floats would no longer keep the bound
+    that the noise relies on: it is cut to that, and to the first round's where it is
+    not finite.
+    """
+    norm = tf.convert_to_tensor(clipping_norm)
+    initial = tf.cast(initial_clipping_norm, norm.dtype)
+    finite = tf.where(tf.math.is_finite(norm), norm, initial)
+    return tf.clip_by_value(finite, initial * 2.0**-40, initial * 2.0**40)
+
+
 def is_unclipped(gradients: Any, clipping_norm: float) -> Any:
     """Which units' gradients are finite and within the bound: bool [units]."""
     finite, norms = _finite_and_norms(gradients)

@@ -27,6 +27,7 @@ from fedtrain.core.mechanism import Mechanism
 from fedtrain.models.model import Batch, Model
 from fedtrain.privacy import events
 from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, adaptive_norm
+from fedtrain.privacy.clipping import bounded_norm
 from fedtrain.privacy.dp_sgd import (
     RowUnit,
     clipped_gradient_sum,
@@ -196,13 +197,16 @@ def _observed_gradient_sum(
         return _ObservedCarry(message, client.seed, zero, tuple(extras))
 
     def step(carry: _ObservedCarry, batch: Batch) -> _ObservedCarry:
+        norm = fixed
+        if query:
+            norm = bounded_norm(carry.message.shared[1], query.initial_clipping_norm)
         # Assigned, not added to: one batch is all that the noise accounts for.
         total, outputs, count = clipped_sum_and_count(
             model,
             carry.message.weights,
             batch,
             carry.seed,
-            clipping_norm=carry.message.shared[1] if query else fixed,
+            clipping_norm=norm,
             rows_per_unit=max_rows_per_entity,
         )
         extras = [count] if query else []

@@ -11,6 +11,7 @@ from fedtrain.models.dense import dense_classifier
 from fedtrain.models.model import Batch
 from fedtrain.optimizers.sgd import sgd
 from fedtrain.privacy.adaptive_gradient_sum import quantile_query
+from fedtrain.privacy.clipping import bounded_norm
 from fedtrain.privacy.fixed_point_sum import ring_vector
 from fedtrain.privacy.ghost_clipping import clipped_sum, clipped_sum_and_count
 from fedtrain.privacy.gradient_sum import joint_norm
@@ -96,6 +97,26 @@ def test_a_row_moves_sum_and_count_together_by_the_stated_bound():
     unit = QUERY.initial_clipping_norm / MECHANISM.grid.grid(JOINT)
     assert abs(moved[-1]) == pytest.approx(0.5 * QUERY.scale * unit, abs=1.0)
     assert 0 < int(np.sum(moved**2)) <= MECHANISM.grid.sensitivity_squared
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, 1e-38, 1e-20, 1e38, np.inf, np.nan])
+def test_no_norm_that_is_broadcast_lets_a_row_move_more(norm):
+    honest = ROUND.broadcast(ROUND.init(WEIGHTS))
+    shared = list(honest.shared)
+    shared[1] = tf.constant(norm, tf.float32)
+    message = honest._replace(shared=type(honest.shared)(shared))
+    few, many = (
+        from_ring(ring_vector(contribute(ROUND.client_work, message, one, SEED)[0]))
+        for one in (client(40), client(41))
+    )
+    moved = many.astype(np.int64) - few
+    assert 0 < int(np.sum(moved**2)) <= MECHANISM.grid.sensitivity_squared
+    assert np.max(np.abs(many)) < MECHANISM.grid.largest
+
+
+def test_a_norm_is_taken_within_reach_of_the_first_one():
+    for norm, taken in [(0.5, 0.5), (0.0, 2.0**-40), (1e30, 2.0**40), (np.nan, 1.0)]:
+        assert float(bounded_norm(tf.constant(norm), 1.0)) == taken
 
 
 def test_the_norm_follows_the_quantile_and_updates_keep_their_scale():
