@@ -17,11 +17,13 @@ from aggregator.journal import Journal
 from aggregator.own_noise import forget_own_key
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds, RunStoppedError
+from aggregator.secure_terms import secure_terms
 from aggregator.server import Server, serving
 from aggregator.trained import prepared
 from clients.agent import Agent
 from clients.home import Home
 from clients.local import local_rows
+from clients.pins import pin
 from clients.policy import policy_for, write_policy
 from clients.transport import Transport, caller_of
 from fedtrain.core.errors import PrivacyError
@@ -119,11 +121,17 @@ def result_of(project, runtime, folder):
 
 
 def admitted(folder, bank, authority, terms):
-    """The partner's home, with keys, certificate and an approval."""
+    """The partner's home, with keys and certificate."""
     home = Home(folder / "homes" / bank, bank)
     request = EnrolmentRequest.of(bank, new_keys(home.path))
-    invitation = authority.admit(request, terms)
-    accept(invitation, home.path)
+    accept(authority.admit(request, terms), home.path)
+    return home
+
+
+def invited(home, authority, terms):
+    """Home and invitation of a partner that has approved the plan."""
+    invitation = authority.invitation(home.client_id, terms)
+    pin(home.pins_path, invitation)
     policy = policy_for(
         terms.plan,
         max_epsilon=float("inf"),  # a repeated simulation promises nothing
@@ -156,13 +164,19 @@ def served(folder, config, *, run_id="run"):
     server = Server(Served(rounds, authority, plan.canonical()), address="127.0.0.1:0")
     with serving(server) as port, ThreadPoolExecutor(len(BANKS)) as pool:
         terms = Terms(plan, f"127.0.0.1:{port}", "localhost")
+        homes = [admitted(folder, bank, authority, terms) for bank in BANKS]
         running = [
-            pool.submit(take_part, folder, *admitted(folder, bank, authority, terms))
-            for bank in BANKS
+            pool.submit(take_part, folder, *invited(home, authority, terms))
+            for home in homes
         ]
         for one in running:  # who fails is not waited for
             one.add_done_callback(lambda ended: ended.exception() and rounds.stop())
-        runtime = GrpcRuntime(rounds, run_id=run_id, service=config.service)
+        runtime = GrpcRuntime(
+            rounds,
+            run_id=run_id,
+            service=config.service,
+            secure=secure_terms(config, authority, plan_sha256=plan.sha256),
+        )
         try:
             result = result_of(project, runtime, folder)
         except RunStoppedError:
@@ -243,6 +257,35 @@ def test_whole_numbers_that_the_aggregator_noises_are_deployed_as_simulated(fede
     # Sums of whole numbers: equal to the bit where the clients' gradients are, and a
     # few units of the grid apart where those differ in their last bits.
     np.testing.assert_allclose(first, same, atol=1e-5)
+
+
+SECURE = FED_SGD | {"secure_aggregation": True}
+SHARED = PRIVACY | {"trust": "distributed"}
+
+
+def test_masked_sums_of_a_deployed_run_are_those_of_the_simulated(federation):
+    config = config_of(ONE_STEP, SHARED, rounds=SECURE)
+    (federation / "simulated").mkdir()
+    simulation = build(config, folder=federation)
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    expected = result_of(simulation, one_by_one, federation / "simulated")
+    found = served(federation, config)
+    for own, other in zip(
+        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
+    ):
+        np.testing.assert_allclose(own, other, atol=1e-5)
+
+
+def test_shares_of_noise_for_release_are_charged_at_each_bank(federation):
+    config = config_of(ONE_STEP, SHARED, rounds=SECURE, repeats=False)
+    served(federation, config)
+    promised = plan_for(deployed(config, folder=federation), operator="test")
+    for bank in BANKS:
+        lines = (federation / "homes" / bank / "audit.jsonl").read_text().splitlines()
+        sent = [json.loads(line) for line in lines]
+        spent = [one["spent"]["epsilon"] for one in sent if one["what"] == "sending"]
+        assert len(spent) == 2
+        assert spent[-1] == pytest.approx(promised.privacy.epsilon, rel=1e-3)
 
 
 def test_an_aggregator_that_adds_the_noise_has_a_key_for_each_run(federation):
