@@ -87,6 +87,8 @@ def audit(federation: Federation) -> list[Check]:
 def partner_heads(federation: Federation) -> list[dict[str, Any]]:
     """The newest head of each partner's audit log that came with a contribution."""
     heads: dict[str, dict[str, Any]] = {}
+    if current_run(federation) is None:
+        return []
     database = federation.service().database
     for event in stored_events(federation.journal, database):
         body = event.draft.body

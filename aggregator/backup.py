@@ -138,7 +138,7 @@ def checked_backup(saved: Path) -> dict[str, Any]:
     if wrong:
         raise ConfigError(
             f"{saved} is not as it was written: {', '.join(wrong[:5])} "
-            f"({len(wrong)} files). Take another backup."
+            f"({len(wrong)} of its files). Take another backup."
         )
     return manifest
 

@@ -16,6 +16,7 @@ from aggregator.cli_partners import page, partners
 from aggregator.cli_runs import runs
 from aggregator.home import DEFAULT, Federation, federation_in, found
 from aggregator.logs import LogFormat, log_to_stderr
+from aggregator.page_words import clock
 from fedtrain.cli.output import Format, show_json, show_table, show_text
 from fedtrain.cli.program import program, run_program
 from fedtrain.cli.quiet import load_tensorflow
@@ -157,13 +158,21 @@ def demo(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Of training.")] = 5,
     epsilon: Annotated[float, typer.Option(min=0.01, help="Of the plan.")] = 8.0,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure", help="Five partners, only sums are seen, one of them is killed."
+        ),
+    ] = False,
     format: AsFormat = Format.text,
 ) -> None:
-    """A whole federation on this machine: three partners, mutual TLS, real rounds."""
+    """A whole federation on this machine: partners, mutual TLS, real rounds."""
     from aggregator.demo import demo as run_demo  # noqa: PLC0415
+    from aggregator.demo_secure import demo_secure  # noqa: PLC0415
 
     where = folder or Path(tempfile.mkdtemp(prefix="fedtrain-demo-")) / "demo"
-    facts = run_demo(where.resolve(), num_rounds=rounds, epsilon=epsilon)
+    run = demo_secure if secure else run_demo
+    facts = run(where.resolve(), num_rounds=rounds, epsilon=epsilon)
     if format is Format.json:
         show_json(facts)
         return
@@ -179,7 +188,9 @@ def status(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     if format is Format.json:
         show_json(found_status)
         return
-    show_text(f"{found_status['run_id']}: {found_status['text']}")
+    ended = found_status["status"] not in ("running", "not started")
+    how = f"{found_status['status']}: " if ended else ""
+    show_text(f"{found_status['run_id']}: {how}{found_status['text']}")
     show_rounds(found_status)
 
 
@@ -208,14 +219,14 @@ def rotate(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
 
 
 def show_rounds(found_status: Mapping[str, Any]) -> None:
-    """One line for each round that is remembered."""
+    """One line for each round that is remembered; as in the log, the first is 1."""
     rows = [
         {
-            "round": one["round_number"],
+            "round": one["round_number"] + 1,
             "kind": one["kind"],
             "stage": one["stage"],
             "in": ", ".join(one["accepted"]),
-            "missing": ", ".join(m["client"] for m in one["missing"]),
+            "missing": ", ".join(map(_missing, one["missing"])),
             "lost": ", ".join(f"{c} ({why})" for c, why in one["lost"].items()),
         }
         for one in found_status["rounds"]
@@ -224,3 +235,9 @@ def show_rounds(found_status: Mapping[str, Any]) -> None:
         show_table(rows, title="Rounds")
     if found_status["round"] is not None:
         show_text(f"The open round closes {found_status['round']['closes']}.")
+
+
+def _missing(one: Mapping[str, Any]) -> str:
+    return (
+        f"{one['client']} ({one['text']} {clock(one['since_unix_ms'])}".rstrip() + ")"
+    )

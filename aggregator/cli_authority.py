@@ -8,7 +8,7 @@ from cryptography import x509
 from aggregator.cli_options import AsFormat, Home
 from aggregator.home import DEFAULT, Federation, federation_in
 from aggregator.journal import locked_folder
-from fedtrain.cli.output import Format, show_json, show_table, show_text
+from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.core.errors import IdentityError
 
 authority = typer.Typer(
@@ -63,6 +63,8 @@ def finish(
                 f"{', '.join(unmoved)} would be shut out: invite each anew with "
                 "`fedtrain-aggregator partners invite`, or say --force."
             )
+        if federation.authority().authorities.before is None:
+            note("No authority is being replaced; there is this one alone.")
         federation.authority().finish_replacement()
     finally:
         lock.release()
@@ -87,7 +89,7 @@ def _show(federation: Federation, format: Format) -> None:
 def _row(certificate: x509.Certificate, what: str) -> dict[str, Any]:
     return {
         "authority": f"{certificate.serial_number:x}"[:16],
-        "": what,
+        "what": what,
         "since": f"{certificate.not_valid_before_utc:%Y-%m-%d}",
         "ends": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
     }

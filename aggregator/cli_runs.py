@@ -25,7 +25,7 @@ def list_runs(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     if format is Format.json:
         show_json(found)
     elif found:
-        show_table(found, title="Runs")
+        show_table([_listed(run) for run in found], title="Runs")
     else:
         show_text("No run has begun; `fedtrain-aggregator serve` begins one.")
 
@@ -42,11 +42,14 @@ def show(
     if format is Format.json:
         show_json(facts)
         return
-    show_text(f"{facts['run_id']}: {facts['status']} {facts['error']}".rstrip())
+    why = f": {facts['error']}" if facts["error"] else ""
+    show_text(f"{facts['run_id']}: {facts['status']}{why}")
+    # Rounds that were not evaluated have fewer.
+    names = list(dict.fromkeys(n for row in facts["history"] for n in row["metrics"]))
     rows = [
         {
             "round": row["rounds_done"],
-            **row["metrics"],
+            **{name: row["metrics"].get(name) for name in names},
             "epsilon": row["spent_epsilon"],
             "seconds": row["seconds"],
         }
@@ -56,7 +59,8 @@ def show(
         show_table(rows, title="Rounds")
     for release in facts["releases"]:
         show_text(
-            f"Release {release['name']} {release['version']}: {release['folder']}"
+            f"Release {release['name']} {release['version']}: {release['folder']}, "
+            f"release status {release['status']}"
         )
 
 
@@ -119,6 +123,17 @@ def again(
     )
 
 
+def _listed(run: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": run["run_id"],
+        "status": run["status"],
+        "begun": run["started"][:16].replace("T", " "),
+        "rounds": run["rounds_done"],
+        "epsilon": run["spent_epsilon"],
+        "": run["error"],
+    }
+
+
 def _facts(federation: Federation, run_id: str) -> dict[str, Any]:
     from aggregator.run_files import (  # noqa: PLC0415
         released_history,
@@ -128,11 +143,13 @@ def _facts(federation: Federation, run_id: str) -> dict[str, Any]:
     from fedtrain.project.run_folder import RunFolder  # noqa: PLC0415
 
     name = run_id or current_run(federation)
-    folder = RunFolder(federation.runs / (name or "none"))
-    if not name or "/" in name or not folder.info.is_file():
+    if name is None:
+        raise ConfigError("No run has begun; `fedtrain-aggregator serve` begins one.")
+    folder = RunFolder(federation.runs / name)
+    if "/" in name or not folder.info.is_file():
         raise ConfigError(
-            f"{name or 'The newest run'} is not in {federation.runs}: "
-            "`fedtrain-aggregator runs list` shows what is."
+            f"{name} is not in {federation.runs}: `fedtrain-aggregator runs list` "
+            "shows what is."
         )
     is_protected = federation.plan().privacy is not None
     history = released_history(folder, is_protected=is_protected)

@@ -41,7 +41,12 @@ def charts(
     ordered += sorted(names.difference(ordered))
     found = [
         line_chart(
-            name, {row["rounds_done"]: row["metrics"].get(name) for row in history}
+            name,
+            {  # rounds that were not evaluated leave no gap
+                row["rounds_done"]: row["metrics"][name]
+                for row in history
+                if name in row["metrics"]
+            },
         )
         for name in ordered[:_MOST_CHARTS]
     ]

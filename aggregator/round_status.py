@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from aggregator.page_words import listed
 from aggregator.reception import Activity
 from aggregator.round_state import RoundState
 from aggregator.run_book import RunBook
@@ -73,4 +74,5 @@ def _waiting_for(book: RunBook) -> str:
         return f"the journal has failed: {book.failure}"
     if book.current is None:
         return "no round is open: the aggregator is starting or between rounds"
-    return f"waiting for {len(book.current.missing)} of the cohort"
+    missing = list(book.current.missing)
+    return f"waiting for {listed(missing)}" if missing else "a round is being finished"

@@ -31,7 +31,7 @@ def stopped(home, *, is_final):
     said = []
 
     def ask():
-        said.append(stop_run(home, "enough", is_final=is_final, wait_s=20.0))
+        said.append(stop_run(home, "enough", is_final=is_final, wait_s=600.0))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -47,7 +47,7 @@ def test_a_request_ends_the_waiting_of_a_served_run(served, is_final):
         with pytest.raises(RunStoppedError):
             collecting.done()
         assert stopper.request == ("run", "enough", is_final)
-    thread.join(20)
+    thread.join(600)
     assert ("not resumable" in said[0]) == is_final
 
 
