@@ -62,17 +62,24 @@ def revoke(
 
 @partners.command()
 def invite(
-    client_id: str, *, home: Home = DEFAULT, format: AsFormat = Format.text
+    client_ids: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    *,
+    home: Home = DEFAULT,
+    format: AsFormat = Format.text,
 ) -> None:
-    """Write an admitted partner's invitation again, for the present plan."""
+    """Write admitted partners' invitations again, for the present plan and keys."""
     federation = federation_in(home)
-    invitation = federation.authority().invitation(client_id, federation.terms())
-    path = Path(f"{client_id}.invitation")
-    write_atomically(path, invitation.to_bytes())
+    authority, terms, written = federation.authority(), federation.terms(), []
+    for name in client_ids:
+        invitation = authority.invitation(name, terms)
+        path = Path(f"{name}.invitation")
+        write_atomically(path, invitation.to_bytes())
+        written.append({"client_id": name, "invitation": str(path)})
     if format is Format.json:
-        show_json({"client_id": client_id, "invitation": str(path)})
+        show_json(written[0] if len(written) == 1 else written)
         return
-    show_text(f"Wrote {path}, for plan {invitation.plan_sha256[:12]}.")
+    for one in written:
+        show_text(f"Wrote {one['invitation']}, for plan {terms.plan.sha256[:12]}.")
 
 
 @page.command("admit")

@@ -1,27 +1,16 @@
 """``fedtrain-aggregator demo``: a whole federation on one machine, over mutual TLS."""
 
 import contextlib
-import os
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from aggregator.demo_data import PARTNERS, DemoData, write_demo_data
+from aggregator.demo_shell import Shell
 from fedtrain.cli.output import note
 from fedtrain.core.addresses import free_addresses
-from fedtrain.core.errors import FedtrainError
 from fedtrain.core.files import write_atomically
 
-_PROGRAMS = {"fedtrain-aggregator": "aggregator.cli", "fedtrain-client": "clients.cli"}
-_CHILD = (
-    "from fedtrain.cli.worker_process import end_with; end_with({parent}); "
-    "from {module} import main; main()"
-)
-_GRACE_S = 20.0
 _PROJECT = """\
 # Written by `fedtrain-aggregator demo`: {data}.
 name = "demo"
@@ -65,10 +54,6 @@ deadline_s = 60.0
 """
 
 
-class DemoFailedError(FedtrainError):
-    """A step of the demo did not end as it should."""
-
-
 def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str, Any]:
     """Enrols three partners, runs their rounds, and shows what left each of them.
 
@@ -88,7 +73,7 @@ def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str
     data = write_demo_data(folder)
     _write_project(folder, data, num_rounds=num_rounds, epsilon=epsilon)
     note(f"Data: {data.name}. Everything is in {folder}.\n")
-    shell = _Shell(folder)
+    shell = Shell(folder)
     shell.run("fedtrain-aggregator", "init", "federation.toml", "--operator", "demo")
     for partner in PARTNERS:
         shell.run("fedtrain-client", "request", partner)
@@ -106,76 +91,6 @@ def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str
         shell.run("fedtrain-client", "audit", "verify", partner)
     shell.run("fedtrain-aggregator", "status")
     return {"folder": str(folder), "seconds": round(time.monotonic() - began, 1)}
-
-
-class _Shell:
-    """Runs the two programs as an operator and three partners would."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # Ledgers and homes of the demo are the demo's own.
-        self._environment = {**os.environ, "FEDTRAIN_STATE_DIR": str(folder / "state")}
-        self._partners: dict[str, subprocess.Popen[bytes]] = {}
-
-    def run(self, *command: str) -> None:
-        """One command, shown and waited for."""
-        note(f"$ {shlex.join(command)}", style="bold")
-        with self._started(command, None) as process:
-            code = process.wait()
-        if code:
-            raise DemoFailedError(
-                f"`{shlex.join(command)}` ended with exit code {code}. What the "
-                f"partners printed is in {self._folder}/*.log."
-            )
-        note("")
-
-    @contextlib.contextmanager
-    def background(self, partner: str, *arguments: str) -> Iterator[None]:
-        """A partner's program beside the others; its words go into a log."""
-        command = ("fedtrain-client", *arguments)
-        note(f"$ {shlex.join(command)} > {partner}.log &", style="bold")
-        with (
-            (self._folder / f"{partner}.log").open("wb") as log,
-            self._started(command, log) as process,
-        ):
-            self._partners[partner] = process
-            yield
-
-    def wait_for_partners(self) -> None:
-        """Until every partner has heard that the run is finished."""
-        for partner, process in self._partners.items():
-            try:
-                code = process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                code = -1
-            if code:
-                raise DemoFailedError(
-                    f"{partner} did not end well (exit code {code}); see "
-                    f"{self._folder / partner}.log."
-                )
-
-    @contextlib.contextmanager
-    def _started(
-        self, command: Sequence[str], log: Any
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        child = _CHILD.format(parent=os.getpid(), module=_PROGRAMS[command[0]])
-        process = subprocess.Popen(
-            [sys.executable, "-c", child, *command[1:]],
-            cwd=self._folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _write_project(

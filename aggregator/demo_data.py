@@ -1,6 +1,7 @@
 """What the demo federates: three partners' files, public test rows, one schema."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from fedtrain.data.sets.split import DataSplit
 from fedtrain.data.tables import table_of
 
 PARTNERS = ("bank-a", "bank-b", "bank-c")
+CLINICS = ("clinic-a", "clinic-b", "clinic-c", "clinic-d", "clinic-e")
 LABEL = "label"
 _CLIP = 5.0
 
@@ -64,16 +66,30 @@ def write_demo_data(folder: Path) -> DemoData:
     public, so the schema may be read off the test rows.
     """
     split, name, settings = _chosen()
+    return DemoData(name, _written(folder, split, PARTNERS), settings)
+
+
+def write_clinics_data(folder: Path) -> str:
+    """Writes the same for five clinics, of the breast cancer rows; gives their name."""
+    split = sets.load("breast_cancer", seed=0, partition=iid(num_clients=len(CLINICS)))
+    _written(folder, split, CLINICS)
+    return "breast cancer rows (scikit-learn), dealt to five clinics"
+
+
+def _written(
+    folder: Path, split: DataSplit, partners: Sequence[str]
+) -> dict[str, Path]:
+    """Public test rows, schema, and each partner's file."""
     columns = [f"x{i}" for i in range(split.feature_shape[0])]
     test = _frame(split.test, columns)
     test.to_csv(folder / "test.csv", index=False)
     _schema(test).save(folder / "schema.json")
     files = {}
-    for position, partner in enumerate(PARTNERS):
+    for position, partner in enumerate(partners):
         files[partner] = folder / f"{partner}.csv"
         frame = _frame(split.train.client(position), columns)
         write_atomically(files[partner], frame.to_csv(index=False))
-    return DemoData(name, files, settings)
+    return files
 
 
 def _chosen() -> tuple[DataSplit, str, Settings]:

@@ -1,0 +1,234 @@
+"""``fedtrain-aggregator demo --secure``: five partners, masked sums, one is killed."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aggregator.demo_data import CLINICS, write_clinics_data
+from aggregator.demo_shell import DemoFailedError, Shell
+from aggregator.home import Federation, federation_in
+from aggregator.journal import stored_events
+from fedtrain.cli.output import note, show_table, show_text
+from fedtrain.core.addresses import free_addresses
+from fedtrain.core.files import write_atomically
+from fedtrain.wire.arrays import num_bytes
+from fedtrain.wire.plan import Plan
+
+_KILLED = CLINICS[-1]
+_KILLED_IN = 1
+_POLL_S = 0.02
+_PROJECT = """\
+# Written by `fedtrain-aggregator demo --secure`: {data}.
+name = "demo-secure"
+seed = 0
+
+[data]
+path = "partners"            # each partner's own rows, which only it has
+schema_path = "schema.json"  # what all of them look like
+test_path = "test.csv"       # public rows that the operator scores models on
+test_sensitivity = "public"
+sensitivity = "private"
+
+[model]
+name = "dense_classifier"
+hidden = [32]
+
+[rounds]
+algorithm = "fed_sgd"        # a round is one step: one sum of clipped gradients
+num_rounds = {num_rounds}
+secure_aggregation = true    # the operator sees their sum only
+num_colluding = 1            # also together with one of the partners
+
+[client]
+sampling_rate = 0.5
+expected_batch_size = 40.0
+
+[privacy]
+unit = "example"
+trust = "distributed"        # every partner adds a share of the noise
+neighboring_relation = "add_or_remove_one"
+delta = 1e-3
+sampling = "poisson"
+clipping_norm = 1.0
+target_epsilon = {epsilon}
+
+[service]
+clients = {clients}
+rows_per_client = 80
+address = "{address}"
+page = "{page}"
+deadline_s = {deadline_s}
+further_attempts = 2
+"""
+
+
+def demo_secure(
+    folder: Path,
+    *,
+    num_rounds: int = 5,
+    epsilon: float = 8.0,
+    deadline_s: float = 40.0,
+) -> dict[str, Any]:
+    """Five partners add up by secure aggregation; one is killed in the second round.
+
+    Args:
+      folder: New; keeps everything: keys, journal, logs, the run.
+      num_rounds: Of training; at least 2.
+      epsilon: Of the plan.
+      deadline_s: How long a step waits for the partner that is gone.
+
+    Returns:
+      Where things are, what the aggregator could see, and how long it took.
+
+    Raises:
+      DemoFailedError: If a step fails; it is named, with its last words.
+    """
+    began = time.monotonic()
+    folder.mkdir(parents=True)
+    _write_project(folder, num_rounds, epsilon, deadline_s)
+    shell = Shell(folder)
+    _enrol(shell)
+    with contextlib.ExitStack() as stack:
+        for partner in CLINICS:
+            stack.enter_context(_joined(shell, partner))
+        is_over = threading.Event()
+        loses = _Loss(
+            shell, is_over, lambda: stack.enter_context(_joined(shell, _KILLED))
+        )
+        loses.start()
+        try:
+            shell.run("fedtrain-aggregator", "serve")
+        finally:
+            is_over.set()
+            loses.join()
+        shell.wait_for_partners()
+    shell.run("fedtrain-client", "audit", "verify", _KILLED)
+    seen = what_was_seen(federation_in(folder / "aggregator-home"))
+    if not loses.has_killed:
+        raise DemoFailedError(f"{_KILLED} was never killed; see {folder}/*.log.")
+    _show(seen)
+    seconds = round(time.monotonic() - began, 1)
+    return {"folder": str(folder), "seconds": seconds, **seen}
+
+
+def what_was_seen(federation: Federation) -> dict[str, Any]:
+    """What the aggregator's own journal says that it received, round by round."""
+    plan = federation.plan()
+    database = federation.service().database
+    drafts = [one.draft for one in stored_events(federation.journal, database)]
+    rounds = [
+        {
+            "round": (draft.round_number or 0) + 1,
+            "attempt": draft.attempt,
+            "in the sum": ", ".join(draft.body["accepted"]),
+            "lost": "; ".join(f"{k}: {v}" for k, v in draft.body["lost"].items()),
+            "bytes of each": num_bytes(plan.contribution),
+            "sum": draft.body["sum"][:12],
+        }
+        for draft in drafts
+        if draft.kind == "closed"
+    ]
+    return {"rounds": rounds, "could_see": _could(plan), "could_not_see": _COULD_NOT}
+
+
+def _could(plan: Plan) -> list[str]:
+    size = num_bytes(plan.contribution)
+    promise = plan.privacy
+    epsilon = promise.epsilon if promise else float("inf")
+    return [
+        "who took part, when, and who was lost at which step (the table above)",
+        f"of each partner and round {size} bytes, which masks make look random, and "
+        "some thousand bytes of keys, sealed shares and signatures",
+        "of each round the sum of those in it, with the noise of all of them in it: "
+        f"epsilon {epsilon:.3g} for a row, all rounds together",
+    ]
+
+
+_COULD_NOT = [
+    "a row, a gradient or a contribution of any single partner, also not of the one "
+    "that was killed",
+    "a sum without noise, or a sum over fewer partners than the threshold",
+    "either of them together with one partner that shows it all it knows",
+]
+
+
+class _Loss(threading.Thread):
+    """Kills one partner while it computes its contribution, then starts it again."""
+
+    def __init__(
+        self, shell: Shell, is_over: threading.Event, again: Callable[[], Any]
+    ) -> None:
+        super().__init__(name="loss", daemon=True)
+        self._shell = shell
+        self._is_over = is_over
+        self._again = again
+        self.has_killed = False
+
+    def run(self) -> None:
+        while not self._is_over.wait(_POLL_S):
+            if any(map(_is_the_moment, self._shell.heard(_KILLED))):
+                self._shell.kill(_KILLED)
+                self.has_killed = True
+                self._again()
+                return
+
+
+def _is_the_moment(line: str) -> bool:
+    """Whether a partner's line says that it has dealt its shares in that round."""
+    if not line.startswith("{"):
+        return False
+    said = json.loads(line)
+    text = str(said.get("text", ""))
+    return said.get("event") == "computing" and text.startswith(f"Round {_KILLED_IN}:")
+
+
+def _enrol(shell: Shell) -> None:
+    shell.run("fedtrain-aggregator", "init", "federation.toml", "--operator", "demo")
+    for partner in CLINICS:
+        shell.run("fedtrain-client", "request", partner)
+        shell.run("fedtrain-aggregator", "admit", f"{partner}.request", "--yes")
+    # Only now all keys are known, so that each partner can pin those of the others.
+    shell.run("fedtrain-aggregator", "partners", "invite", *CLINICS)
+    for partner in CLINICS:
+        if partner == CLINICS[0]:
+            shell.run("fedtrain-client", "review", f"{partner}.invitation")
+        shell.run("fedtrain-client", "approve", f"{partner}.invitation")
+
+
+def _joined(shell: Shell, partner: str) -> Any:
+    invitation, rows = f"{partner}.invitation", f"{partner}.csv"
+    arguments = ("join", invitation, "--data", rows, "--format", "json")
+    return shell.background(partner, *arguments)
+
+
+def _show(seen: dict[str, Any]) -> None:
+    show_table(seen["rounds"], title="What the aggregator opened")
+    for title, lines in (
+        ("The aggregator could see", seen["could_see"]),
+        ("It could not see", seen["could_not_see"]),
+    ):
+        show_text(title, style="bold")
+        for line in lines:
+            show_text(f"  - {line}")
+
+
+def _write_project(
+    folder: Path, num_rounds: int, epsilon: float, deadline_s: float
+) -> None:
+    address, page = free_addresses(2)
+    data = write_clinics_data(folder)
+    text = _PROJECT.format(
+        data=data,
+        num_rounds=max(num_rounds, _KILLED_IN + 1),
+        epsilon=epsilon,
+        clients=json.dumps(CLINICS),
+        address=address,
+        page=page,
+        deadline_s=deadline_s,
+    )
+    write_atomically(folder / "federation.toml", text)
+    note(f"Data: {data}. Everything is in {folder}.\n")
