@@ -134,13 +134,18 @@ def build(
 
 def planned(config: ProjectConfig, *, folder: Path) -> PrivacyPlan:
     """The plan of ``config``, before its noise is calibrated."""
-    plan = _parts(config, folder=folder).plan
-    if plan is None:
+    return planned_model(config, folder=folder)[0]
+
+
+def planned_model(config: ProjectConfig, *, folder: Path) -> tuple[PrivacyPlan, Model]:
+    """The same, and the model that it is for."""
+    parts = _parts(config, folder=folder)
+    if parts.plan is None:
         raise ConfigError(
             "There is no [privacy] section, so there is nothing to plan; see "
             "`fedtrain new` for one that is explained."
         )
-    return plan
+    return parts.plan, parts.model
 
 
 class _Parts(NamedTuple):

@@ -14,7 +14,6 @@ from typing import Any
 from fedtrain.aggregation.aggregator import Aggregator, chain
 from fedtrain.aggregation.mean import mean_over_expected_cohort
 from fedtrain.client_work.client_work import ClientWork
-from fedtrain.core import nests, seeds
 from fedtrain.models.model import Model
 from fedtrain.privacy.adaptive_clipping import adaptive_gaussian_mechanism
 from fedtrain.privacy.correlated_noise import banded_mechanism, tree_mechanism
@@ -52,14 +51,7 @@ def private_round(
     """
     privacy = _section(config)
     server_optimizer = optimizer_of(config.server)
-    num_weights = nests.num_weights(model.init(seeds.root(0)))
-    metrics = metrics_of(config, plan, model)
-    integer = integer_mechanism(
-        config,
-        plan,
-        num_weights=num_weights,
-        num_metrics=1 + len(metrics.names) if metrics else 0,
-    )
+    integer = integer_mechanism(config, plan, model)
     if integer is not None and privacy.unit != "client":
         return integer_fed_sgd(
             model,
@@ -68,7 +60,7 @@ def private_round(
             expected_count=plan.expected_count,
             max_rows_per_entity=privacy.max_rows_per_entity or 1,
             query=query_of(config, plan),
-            metrics=metrics,
+            metrics=metrics_of(config, plan, model),
         )
     if privacy.unit != "client" and privacy.trust == "central":
         return dp_fed_sgd(model, server_optimizer, **_gradient_sum(privacy, plan))

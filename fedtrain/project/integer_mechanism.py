@@ -1,6 +1,7 @@
 """Noise in whole numbers on the sum, from the numbers of a project file."""
 
 from fedtrain.aggregation.fixed_point import FixedPoint
+from fedtrain.core import nests, seeds
 from fedtrain.models.model import Model
 from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, quantile_query
 from fedtrain.privacy.gradient_sum import joint_norm
@@ -14,15 +15,14 @@ _MOST_OF_ALL = 1 << 30
 
 
 def integer_mechanism(
-    config: ProjectConfig, plan: PrivacyPlan, *, num_weights: int, num_metrics: int = 0
+    config: ProjectConfig, plan: PrivacyPlan, model: Model
 ) -> IntegerGaussian | None:
     """What the file asks for; None where noise is local, or floats.
 
     Args:
       config: Of the project.
       plan: Calibrated.
-      num_weights: Of the model, its state included.
-      num_metrics: Numbers that come along, the loss included.
+      model: What is trained; its state is in the sum, too.
 
     Raises:
       PrivacyError: If sums may wrap, or shares are too narrow for their grid.
@@ -32,7 +32,9 @@ def integer_mechanism(
         return None
     if privacy.trust == "central" and privacy.mechanism != "discrete_gaussian":
         return None
-    query = query_of(config, plan)
+    query, metrics = query_of(config, plan), metrics_of(config, plan, model)
+    num_metrics = 1 + len(metrics.names) if metrics else 0
+    num_weights = nests.num_weights(model.init(seeds.root(0)))
     num_in_sum = plan.num_in_sum or config.rounds.cohort_size or plan.num_clients
     return IntegerGaussian(
         unit=privacy.unit,

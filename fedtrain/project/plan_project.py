@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedtrain.models.model import Model
 from fedtrain.privacy.plan import PrivacyPlan, Unknown
 from fedtrain.privacy.plan_table import plan_row, plan_table
-from fedtrain.project.build import planned
+from fedtrain.project.build import planned_model
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.integer_mechanism import integer_mechanism, words_of_ring
 from fedtrain.project.run_privacy import meaning
@@ -39,7 +40,7 @@ def plan(
       says what the epsilons mean.
     """
     config, folder = config_of(file, overrides)
-    chosen = planned(config, folder=folder)
+    chosen, model = planned_model(config, folder=folder)
     rows = (
         plan_table(chosen)
         if solve_for is None
@@ -49,16 +50,14 @@ def plan(
         "title": f"{config.name}: {chosen.num_clients} clients, "
         f"{chosen.num_weights} weights, delta {chosen.delta:g}{_reserved(config)}",
         "rows": [row.as_dict() for row in rows],
-        "statement": f"{meaning(chosen)}{_whole_numbers(config, chosen)}",
+        "statement": f"{meaning(chosen)}{_whole_numbers(config, chosen, model)}",
     }
 
 
-def _whole_numbers(config: ProjectConfig, chosen: PrivacyPlan) -> str:
+def _whole_numbers(config: ProjectConfig, chosen: PrivacyPlan, model: Model) -> str:
     """What secure aggregation and the ring cost; refuses what does not fit."""
     session = session_of(config, chosen.num_clients)
-    mechanism = integer_mechanism(
-        config, chosen.calibrated(), num_weights=chosen.num_weights or 1
-    )
+    mechanism = integer_mechanism(config, chosen.calibrated(), model)
     lines = [
         "" if session is None else words_of(session),
         "" if mechanism is None else words_of_ring(mechanism),

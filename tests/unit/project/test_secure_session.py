@@ -142,5 +142,7 @@ def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
     assert "it tolerates the loss of 3" in statement
     assert "1.67 times its variance" in statement
     assert "2600 bytes a contribution" in statement
+    more = ['privacy.mechanism="adaptive_gaussian"', "privacy.metrics_share=0.1"]
+    assert "2612 bytes a contribution" in plan(path, more)["statement"]
     with pytest.raises(PrivacyError, match="Use grid_bits"):
         plan(path, ["privacy.grid_bits=30"])
