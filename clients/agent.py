@@ -250,7 +250,7 @@ class Agent:
             )
         )
         self._tell("computing", f"Round {asked.round_number}: {asked.kind}.")
-        work.kept = self._answers.kept(session.run_id)
+        work.kept = self._answers.kept(asked)
         arrays = work.compute(asked, from_bytes(plan.broadcast, received))
         if cost is not None:
             odometer.charge(asked, cost, max_epsilon=max_epsilon)

@@ -76,14 +76,14 @@ class Answers:
         path.unlink()
         return None
 
-    def kept(self, run_id: str) -> bytes:
-        """What was kept with the newest answer of a run; empty where there is none."""
-        of_run = [
-            answer
-            for answer in self._in_order()
-            if answer.path.name.rsplit(".", 3)[0] == run_id
-        ]
-        return of_run[-1].kept() if of_run else b""
+    def kept(self, task: RoundTask) -> bytes:
+        """What was kept with the newest answer to an earlier round of training.
+
+        Not with an earlier attempt at the same round: that answer is in no sum, so what
+        it left over is not what ``task`` starts from. Empty where there is none.
+        """
+        found = _before(self._in_order(), task.run_id, task.round_number)
+        return found.kept() if found is not None else b""
 
     def save(
         self,
@@ -129,7 +129,12 @@ class Answers:
         return Answer(path, known, len(line))
 
     def _forget_old(self) -> None:
-        newest = {answer.path for answer in self._in_order()[-_NUM_KEPT:]}
+        answers = self._in_order()
+        kept = answers[-_NUM_KEPT:]
+        for answer in kept[-1:]:  # a further attempt starts from the round before
+            start = _before(answers, *_round_of(answer))
+            kept = kept if start is None else [start, *kept]
+        newest = {answer.path for answer in kept}
         for path in self._folder.iterdir():
             if path not in newest:
                 path.unlink()
@@ -143,6 +148,21 @@ class Answers:
             except (OSError, ValueError):
                 continue  # damaged, and found so when it is asked for
         return sorted(found, key=_order)
+
+
+def _before(answers: Sequence[Answer], run_id: str, round_number: int) -> Answer | None:
+    """The newest of ``answers`` to a round of training before this one."""
+    for answer in reversed(answers):
+        run, number = _round_of(answer)
+        is_of_training = answer.path.name.endswith(".train")
+        if is_of_training and run == run_id and number < round_number:
+            return answer
+    return None
+
+
+def _round_of(answer: Answer) -> tuple[str, int]:
+    run_id, number, _, _ = answer.path.name.rsplit(".", 3)
+    return run_id, int(number)
 
 
 def _answer_in(path: Path) -> Answer:

@@ -9,6 +9,7 @@ from clients import home as home_module
 from clients.answers import Answers
 from clients.audit import entries
 from clients.calls import RefusedError
+from clients.work import RoundTask
 from fedtrain.core.errors import (
     BudgetExhaustedError,
     ConfigError,
@@ -169,7 +170,8 @@ def test_what_work_keeps_is_there_again_after_a_crash_and_only_with_its_answer(
     bank.work = LightWork()
     bank.work.compute = compute
     bank.run()
-    assert Answers(bank.home.answers_path).kept("run-1") == b"01"
+    following = RoundTask("run-1", 2, 0, "train", "", {})
+    assert Answers(bank.home.answers_path).kept(following) == b"01"
 
 
 def test_without_an_approval_it_waits_and_says_so(aggregator, bank):
