@@ -1,6 +1,7 @@
 """A partner's share of a round with TensorFlow: the plan's round on its own rows."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from clients.promise import check_promise
 from clients.work import Cost, RoundTask
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError, PrivacyError
+from fedtrain.core.errors import ConfigError, PrivacyError, WireError
 from fedtrain.core.keystream import KeyStream, new_key
 from fedtrain.data.dataset_check import check_dataset
 from fedtrain.data.examples import Examples
@@ -40,6 +41,8 @@ from fedtrain.rounds.runtime import CohortClient
 from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.arrays import Array, from_bytes, to_bytes
 from fedtrain.wire.plan import Plan
+
+_LOG = logging.getLogger(__name__)
 
 
 def work_of(plan: Plan, *, data: str, home: Path, client_id: str) -> "TrainingWork":
@@ -161,7 +164,11 @@ class TrainingWork:
         new = self._project.round_.client_work.init_state(message.weights)
         if not self.kept:
             return new
-        return packed(from_bytes(specs(new), self.kept), like=new)
+        try:
+            return packed(from_bytes(specs(new), self.kept), like=new)
+        except WireError as error:
+            _LOG.warning("What was kept for this round does not fit it: %s", error)
+            return new
 
     def _scores(self, task: RoundTask, weights: Any) -> list[Array]:
         held_out = self._project.held_out

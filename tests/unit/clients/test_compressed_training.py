@@ -53,8 +53,12 @@ def files(tmp_path):
     return {bank: tmp_path / f"{bank}.csv" for bank in BANKS}
 
 
+def first_state(project):
+    return project.round_.init(project.starting_weights())
+
+
 def simulated(project, files):
-    state = project.round_.init(project.starting_weights())
+    state = first_state(project)
     kept = project.round_.client_work.init_state(state.weights)
     cohort = [
         CohortClient(bank, training.own_rows(str(path), SCHEMA, num_classes=2), kept)
@@ -100,6 +104,24 @@ def test_partners_send_less_and_the_model_is_that_of_a_simulation(
         tf.nest.flatten(found), tf.nest.flatten(expected), strict=True
     ):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("project", ["top_k"], indirect=True)
+def test_what_was_kept_for_another_model_is_left_out_and_said(
+    project, files, tmp_path, caplog
+):
+    plan = plan_for(project, operator="test")
+    message = leaves(project.round_.broadcast(first_state(project)))
+    answers = []
+    for kept in (b"", b"of another model"):
+        work = training.work_of(
+            plan, data=str(files["bank-a"]), home=tmp_path, client_id="bank-a"
+        )
+        work.kept = kept
+        answers.append(written(work, project, message, plan, tmp_path)[1])
+    assert answers[0] == answers[1]
+    (said,) = [one for one in caplog.records if one.name == "clients.training"]
+    assert "does not fit" in said.getMessage()
 
 
 @pytest.mark.parametrize(
