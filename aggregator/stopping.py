@@ -148,12 +148,13 @@ def _asked(federation: Federation, request: StopRequest, wait_s: float) -> str:
 def _end_unserved(federation: Federation, request: StopRequest) -> str:
     journal = Journal(federation.journal, federation.service().database)
     try:
+        # First: killed in the middle, the run has not ended and can be ended again.
+        written = _written(federation, request)
         body = {"status": STOPPED, "text": request.text}
         draft = Draft(request.run_id, None, 0, "finished", body, now_ms())
         journal.append([draft])
     finally:
         journal.close()
-    written = _written(federation, request)
     folder = RunFolder(federation.runs / request.run_id)
     forget_own_key(federation.plan(), folder)
     note_status(federation.runs, request.run_id, STOPPED, request.text)

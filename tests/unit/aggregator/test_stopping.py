@@ -4,13 +4,14 @@ import threading
 
 import pytest
 
+from aggregator import stopping
 from aggregator.home import Federation as Home
 from aggregator.logs import LogFormat, log_to_stderr
 from aggregator.rounds import RunStoppedError
 from aggregator.stopping import stop_run, watched
 from fedtrain.core.errors import ConfigError
 from fedtrain.wire import messages_pb2 as pb
-from tests.unit.aggregator.kept_federation import PROJECT
+from tests.unit.aggregator.kept_federation import PROJECT, kept
 from tests.unit.aggregator.light_round import Collecting, call, opened
 
 
@@ -108,3 +109,22 @@ def test_log_for_people_says_what_changed(served, capsys):
     with pytest.raises(RunStoppedError):
         collecting.done()
     assert "round 1: open: waiting for contributions" in capsys.readouterr().err
+
+
+def test_a_kill_while_the_last_weights_are_written_leaves_the_run_to_be_ended(
+    tmp_path, monkeypatch
+):
+    home = kept(tmp_path)
+
+    def killed(federation, request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopping, "_written", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stop_run(home, "enough", is_final=True)
+    monkeypatch.setattr(stopping, "_written", lambda federation, request: "Written.")
+    said = stop_run(home, "enough", is_final=True)
+    assert "has ended, not resumable" in said
+    assert said.endswith("Written.")
+    with pytest.raises(ConfigError, match="has ended already"):
+        stop_run(home, "enough", is_final=True)
