@@ -6,6 +6,7 @@ and what the journal notes of contributions still holds.
 """
 
 import logging
+import os
 import zlib
 from collections.abc import Mapping
 from io import FileIO
@@ -50,7 +51,9 @@ class SequenceFile:
         """Appends one; a disk that is full does not stop honest rounds."""
         self.last[client_id] = sequence
         try:
-            self._file.write(_line(client_id, sequence))
+            if self._is_replaced():
+                self._begin_again()
+            self._write(_line(client_id, sequence))
             self._num_lines += 1
             if self._num_lines > _MOST_LINES:
                 self._begin_again()
@@ -64,11 +67,30 @@ class SequenceFile:
         """Ends; nothing is left to write."""
         self._file.close()
 
+    def _write(self, line: bytes) -> None:
+        """All of ``line``, on a line of its own, whatever was torn before."""
+        left = b"\n" + line if self._is_torn else line
+        self._is_torn = True
+        while left:
+            left = left[self._file.write(left) :]
+        self._is_torn = False
+
+    def _is_replaced(self) -> bool:
+        """Whether the path names another file by now, or none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._inode
+
     def _begun(self) -> FileIO:
         """The file with a line for each client, open to append."""
         lines = [_line(*item) for item in sorted(self.last.items())]
         write_atomically(self._path, b"".join(lines), mode=0o600)
-        return self._path.open("ab", buffering=0)
+        file = self._path.open("ab", buffering=0)
+        opened = os.fstat(file.fileno())
+        self._inode, self._is_torn = (opened.st_dev, opened.st_ino), False
+        return file
 
     def _begin_again(self) -> None:
         self._num_lines = 0

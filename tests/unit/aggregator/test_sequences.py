@@ -74,3 +74,41 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(path):
     path.mkdir()
     with pytest.raises(ConfigError, match=r"sequences.log cannot be used"):
         SequenceFile(path, {})
+
+
+class Short:
+    """A file of which every write takes a few bytes, until the disk is full."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def write(self, line):
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = self.file.write(line[: min(3, self.room)])
+        self.room -= taken
+        return taken
+
+
+def test_short_writes_tear_no_line(opened, monkeypatch):
+    _, file = opened()
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "_file", Short(file._file, room=1000))
+        file.note("bank-a", 1)
+        patched.setattr(file, "_file", Short(file._file.file, room=5))
+        file.note("bank-a", 2)
+    file.note("bank-a", 3)
+    file.note("bank-b", 1)
+    assert opened()[1].last == {"bank-a": 3, "bank-b": 1}
+
+
+@pytest.mark.parametrize("put_back", [True, False])
+def test_a_file_that_was_replaced_is_written_anew(path, opened, put_back):
+    _, file = opened()
+    file.note("bank-a", 1)
+    old = path.read_bytes()
+    path.unlink()
+    if put_back:
+        path.write_bytes(old)
+    file.note("bank-a", 2)
+    assert opened()[1].last == {"bank-a": 2}
