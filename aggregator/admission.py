@@ -1,8 +1,9 @@
 """Who may be admitted, and which certificates stay good beside a new one."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from aggregator.authorities import is_signed_by, pem_of
@@ -72,16 +73,40 @@ def superseded(
 
 
 def still_good(
-    certificates: Sequence[IssuedCertificate], issuer: Issuer, now: datetime.datetime
+    certificates: Sequence[IssuedCertificate],
+    issuer: Issuer,
+    now: datetime.datetime,
+    *,
+    trusted: Iterable[x509.Certificate],
 ) -> tuple[IssuedCertificate, ...]:
-    """The certificates beside a new one of ``issuer``: another authority's stay."""
-    own = [
+    """The certificates beside a new one of ``issuer``.
+
+    Those of another authority in ``trusted`` stay as they are; those of one that was
+    replaced are of no use to anybody, and go.
+    """
+    own = [one for one in certificates if _is_of(issuer.certificate, one)]
+    others = [
         one
         for one in certificates
-        if is_signed_by(issuer.certificate, certificate_in(one.pem))
+        if one not in own
+        and one.expires > now
+        and (one.superseded is None or one.superseded + GRACE > now)
+        and any(_is_of(authority, one) for authority in trusted)
     ]
-    others = [one for one in certificates if one not in own and one.expires > now]
     return (*others, *superseded(own, now))
+
+
+def issued_before(
+    certificates: Sequence[IssuedCertificate],
+    key: ec.EllipticCurvePublicKey,
+    issuer: Issuer,
+) -> IssuedCertificate | None:
+    """The certificate of ``key`` that ``issuer`` signed last and none has followed."""
+    for one in reversed(certificates):
+        is_current = one.superseded is None and _is_of(issuer.certificate, one)
+        if is_current and certificate_in(one.pem).public_key() == key:
+            return one
+    return None
 
 
 def issued_to(
@@ -97,6 +122,10 @@ def issued_to(
         pem=pem_of(leaf).decode(),
         expires=leaf.not_valid_after_utc,
     )
+
+
+def _is_of(authority: x509.Certificate, issued: IssuedCertificate) -> bool:
+    return is_signed_by(authority, certificate_in(issued.pem))
 
 
 def _check_is_revoked(partner: Partner) -> None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aggregator.admission import (
     GRACE,
     check_keys_are_free,
+    issued_before,
     issued_to,
     revoked_keys,
     still_admitted,
@@ -267,7 +268,7 @@ class Authority:
     ) -> bytes:
         """A new leaf for a partner, in PEM; the one before is good for another day.
 
-        Asked again with the same key it gives the same leaf.
+        Asked again with the same key it gives the same leaf, of the same authority.
 
         Args:
           client_id: The partner.
@@ -283,10 +284,10 @@ class Authority:
 
         def renewed(partners: Mapping[str, Partner]) -> Partner:
             partner = still_admitted(client_id, partners.get(client_id))
-            if certificate_in(partner.current.pem).public_key() == key:
+            if issued_before(partner.certificates, key, issuer):
                 return partner
-            now = _now()
-            old = still_good(partner.certificates, issuer, now)
+            now, trusted = _now(), tuple(self.authorities)
+            old = still_good(partner.certificates, issuer, now, trusted=trusted)
             if len(old) >= _MOST_IN_GRACE:
                 raise IdentityError(
                     f"{client_id!r} has renewed {len(old)} times within a day; its "
@@ -295,7 +296,9 @@ class Authority:
             issued = issued_to(key, client_id, issuer, now)
             return partner.model_copy(update={"certificates": (*old, issued)})
 
-        return self._partners.change(client_id, renewed).current.pem.encode()
+        partner = self._partners.change(client_id, renewed)
+        issued = issued_before(partner.certificates, key, issuer)
+        return (issued or partner.current).pem.encode()
 
     def revoke(self, client_id: str) -> Partner:
         """Refuses all further calls of a partner, from the next one on.

@@ -94,6 +94,41 @@ def test_partners_move_one_by_one_and_the_old_authority_ends(federation, tmp_pat
         assert said(federation, "a", new, run.port).code == pb.ACCEPTED
 
 
+def renewed(federation, name, begun):
+    """The leaf that the old authority's partner gets for a renewal."""
+    shown = federation.pairs[name].certificate_pem
+    return federation.authority.renew(name, begun.request_pem, shown_pem=shown)
+
+
+def test_a_renewal_that_is_repeated_keeps_its_authority(federation):
+    old = federation.authority.authorities.present
+    federation.authority.replace_authority()
+    reloaded(federation)
+    begun = renewal(federation.folder / "a", "a")
+    first = renewed(federation, "a", begun)
+    federation.authority.invitation("a", TERMS)  # a leaf of the new one, the same key
+    again = renewed(federation, "a", begun)
+    assert again == first
+    assert is_signed_by(old, certificate_in(again))
+
+
+def test_certificates_of_an_authority_that_ended_bar_no_renewal(federation):
+    federation.authority.replace_authority()
+    reloaded(federation)
+    for _ in range(3):
+        begun = renewal(federation.folder / "a", "a")
+        begun.accept(renewed(federation, "a", begun))
+    invited(federation, "a")
+    federation.authority.finish_replacement()
+    reloaded(federation)
+    federation.authority.renew("a", renewal(federation.folder / "a", "a").request_pem)
+    (partner, _) = federation.authority.partners()
+    present = federation.authority.authorities.present
+    found = [certificate_in(one.pem) for one in partner.certificates]
+    assert all(is_signed_by(present, leaf) for leaf in found)
+    assert len(found) == 2  # the invitation's, for another day, and the new one
+
+
 def test_certificates_of_the_page_are_of_both_until_it_is_finished(federation):
     alice = federation.authority.operators.admit("alice").certificate_pem
     federation.authority.replace_authority()
