@@ -95,7 +95,7 @@ class ServerSession:
     Attributes:
       roster: As given.
       step: What is waited for.
-      blames: Who broke the protocol so far.
+      blames: Who broke the protocol so far, once for each kind of message.
 
     Guarantees:
       ``close_unmask`` gives the sum of the survivors' vectors modulo 2^32, if each of
@@ -114,6 +114,7 @@ class ServerSession:
         self._deals: dict[str, Deal] = {}
         self._boxes: dict[str, list[bytes]] = {}
         self._complaints: dict[str, Blame] = {}
+        self._blamed: set[tuple[int, tuple[str, ...], bool]] = set()
         self._total: Vector = np.zeros(roster.vector_length, np.uint32)
         self._announced = Survivors()
         self._answers: dict[str, Unmask] = {}
@@ -173,7 +174,7 @@ class ServerSession:
             raise LateError(f"The session is at {self.step.name}: no complaints now.")
         if envelope.sender not in self._complaints:
             self._complaints[envelope.sender] = self._judged(envelope)
-            self.blames.append(self._complaints[envelope.sender])
+            self._blame(COMPLAINT, self._complaints[envelope.sender])
         return self._complaints[envelope.sender]
 
     def receive_input(self, message: bytes, content: Iterable[bytes]) -> None:
@@ -232,7 +233,7 @@ class ServerSession:
         try:
             self._unmasking.remove_masks(self._total, self._answers)
         except BreachError as error:
-            self.blames.append(error.blame)
+            self._blame(UNMASK, error.blame)
             raise
         return self._total
 
@@ -332,9 +333,16 @@ class ServerSession:
                 raise LateError(f"The session is at {self.step.name}, not {step.name}.")
             take(envelope)
         except BreachError as error:
-            self.blames.append(error.blame)
+            self._blame(kind, error.blame)
             raise
         self._taken[step, envelope.sender] = envelope
+
+    def _blame(self, kind: int, blame: Blame) -> None:
+        """Keeps the first of a kind: a thousand bad messages fill no list."""
+        known = (kind, blame.suspects, blame.proven)
+        if known not in self._blamed:
+            self._blamed.add(known)
+            self.blames.append(blame)
 
     def _advance(self, step: Step) -> None:
         if step is not self.step:
