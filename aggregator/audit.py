@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aggregator.audit_heads import check_heads
 from aggregator.events import Event, Head
 from aggregator.head_file import HeadFile
 from aggregator.home import Federation, current_run
@@ -77,6 +78,7 @@ def audit(federation: Federation) -> list[Check]:
             for path in checkpoints(folder)
         ),
         _checked("privacy ledger", partial(_ledger, folder)),
+        _checked("partners' logs", partial(_heads, federation, events)),
         *(
             _checked(f"release {path.parent.name}", partial(_release, path.parent))
             for path in sorted((folder.path / "export").rglob("release.json"))
@@ -202,6 +204,10 @@ def _ledger(folder: RunFolder) -> str:
         if head is not None:
             ledger.expect(head)
     return f"{ledger.head()['length']} entries, none missing; {path}"
+
+
+def _heads(federation: Federation, events: list[Event]) -> str:
+    return check_heads(events, federation.authority().partners())
 
 
 def _ledger_head(path: Path) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aggregator.audit_heads import signed_head
 from aggregator.events import Draft, now_ms
 from aggregator.journal import JournalUnavailableError
 from aggregator.round_state import Kind, RoundState, answer_to, applied
@@ -119,7 +120,7 @@ class Reception:
         if code != pb.ACCEPTED:
             raise RefusedError(code, _WORDS[code])
         _check_declared(header, num_bytes(state.contribution))
-        facts = {"sequence": request.sequence, **_audit_head(header)}
+        facts = {"sequence": request.sequence, **signed_head(request, header)}
         self._begin_sending(client_id)
         self._is_seen(client_id, "sends its contribution")
         ended = partial(self._end_sending, client_id)
@@ -248,16 +249,6 @@ def _told_of(step: pb.SecureStep) -> str:
     if step == pb.NO_STEP:
         return "was told of the round"
     return f"was asked for {pb.SecureStep.Name(step)}"
-
-
-def _audit_head(header: pb.SubmitHeader) -> dict[str, Any]:
-    """The head of the client's audit log, as the client has signed it."""
-    if not header.audit_sha256:
-        return {}
-    if len(header.audit_sha256) != 32:
-        raise RefusedError(pb.MALFORMED, "The audit log's hash must have 32 bytes.")
-    head = {"length": header.audit_length, "hash": header.audit_sha256.hex()}
-    return {"audit": head}
 
 
 def _check_declared(header: pb.SubmitHeader, expected: int) -> None:

@@ -8,9 +8,10 @@ import pytest
 from light_work import Bank, LightWork
 
 from aggregator.audit import partner_heads
+from aggregator.audit_heads import check_heads
 from aggregator.authority import Terms
 from aggregator.calls import Served
-from aggregator.journal import Journal
+from aggregator.journal import Journal, stored_events
 from aggregator.rounds import RoundCall, Rounds
 from aggregator.server import Server, serving
 from clients.audit import Head, entries, verify
@@ -69,7 +70,9 @@ def served(tmp_path, authority, plan):
             rounds.finish("stopped", "the test is over")
 
 
-def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan, tmp_path):
+def test_three_partners_and_the_aggregator_carry_out_a_run(
+    served, plan, authority, tmp_path
+):
     rounds, banks, pool = served
     running = [pool.submit(bank.run) for bank in banks]
     for number in range(3):
@@ -84,7 +87,11 @@ def test_three_partners_and_the_aggregator_carry_out_a_run(served, plan, tmp_pat
     assert [bank.left for bank in banks] == [["sending", "accepted"] * 3] * 3
     assert [len(bank.work.tasks) for bank in banks] == [3, 3, 3]
     service = SimpleNamespace(database=None)
-    kept = SimpleNamespace(journal=tmp_path / "journal", service=lambda: service)
+    (tmp_path / "run.json").write_text('{"run_id": "run"}')
+    journal = tmp_path / "journal"
+    kept = SimpleNamespace(path=tmp_path, journal=journal, service=lambda: service)
+    proven = check_heads(stored_events(journal), authority.partners())
+    assert proven.startswith("9 heads")
     for bank, told in zip(banks, partner_heads(kept), strict=True):
         log = bank.home.audit_path
         length, _, hash_ = told["head"].partition(":")
