@@ -238,6 +238,8 @@ class Collector:
                 self._extend(call, number)
             if self._is_ready(call, self._clock() + call.deadline_s):
                 return self._closed(call)
+        if call.kind == "evaluate":
+            self._give_up(call, "too few answers; this evaluation is left out")
         raise _too_few(self._state(call), call)
 
     def _extend(self, call: RoundCall, number: int) -> None:
@@ -253,7 +255,7 @@ class Collector:
                 if state.is_full or left_s <= 0:
                     return state.is_full or state.has_enough
                 if state.is_hopeless:
-                    self._give_up(state, call)
+                    self._give_up(call, "too many are lost")
                 self._book.changed.wait(min(left_s, _POLL_S))
 
     def _check_going_on(self) -> None:
@@ -262,12 +264,12 @@ class Collector:
         if self._book.failure is not None:
             raise self._book.failure
 
-    def _give_up(self, state: RoundState, call: RoundCall) -> None:
+    def _give_up(self, call: RoundCall, why: str) -> None:
         # Those who are lost stay lost in this attempt: the next one asks all again.
         self.record(
-            lambda: [self._book.draft(state, "aborted", {"why": "too many are lost"})]
+            lambda: [self._book.draft(self._state(call), "aborted", {"why": why})]
         )
-        raise _too_few(state, call)
+        raise _too_few(self._state(call), call)
 
     def _closed(self, call: RoundCall) -> RoundState:
         def drafts() -> list[Draft]:

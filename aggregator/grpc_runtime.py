@@ -12,7 +12,7 @@ from aggregator.rounds import Collected, RoundCall, Rounds, RunStoppedError
 from aggregator.secure_terms import SecureTerms
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError, StoppedError
+from fedtrain.core.errors import ConfigError, StoppedError, TooFewClientsError
 from fedtrain.privacy.fixed_point_sum import from_ring_vector
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.config import ServiceSection
@@ -118,17 +118,21 @@ class GrpcRuntime:
     ) -> Scores:
         """What all partners together say of ``state``, from rows that they keep back.
 
+        Zeros, which report no score, where too few answered within all deadlines: the
+        journal says so, and the run goes on.
+
         Raises:
-          TooFewClientsError: If too few answered within all deadlines; resumable.
           StoppedError: If the operator has ended the run for good.
         """
         message = self._server.broadcast(round_, state)
         like, number = held_out.evaluation.zeros(), int(state.round_number) - 1
         again = partial(self._charge_scores_again, held_out, number, message)
         clients = tuple(self._service.clients)
-        collected = self._collected(
-            self._call("evaluate", number, clients, (message, like), seed, again)
-        )
+        call = self._call("evaluate", number, clients, (message, like), seed, again)
+        try:
+            collected = self._collected(call)
+        except TooFewClientsError:
+            return like
         scores: Scores = packed(collected.total(), like=like)
         return scores
 

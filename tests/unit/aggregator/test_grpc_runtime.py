@@ -10,7 +10,12 @@ from aggregator.grpc_runtime import GrpcRuntime
 from aggregator.rounds import RunStoppedError
 from aggregator.trained import ServedRun, trained
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError, RefusedExportError, StoppedError
+from fedtrain.core.errors import (
+    ConfigError,
+    RefusedExportError,
+    StoppedError,
+    TooFewClientsError,
+)
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.run import RunInterruptedError
 from fedtrain.project.run_folder import RunFolder
@@ -104,6 +109,23 @@ def test_each_further_attempt_at_an_evaluation_is_charged_once(tmp_path):
         rounds.call.before_attempt(attempt)
         lengths.append(ledger.head()["length"])
     assert lengths == [1, 1, 2, 2, 3]
+
+
+class Unanswered:
+    """Rounds in which too few answer."""
+
+    def collect(self, call):
+        raise TooFewClientsError("too few")
+
+
+def test_an_evaluation_that_too_few_answer_reports_no_score(tmp_path):
+    held_out = {"held_out_fraction": 0.5}
+    project = small_project(tmp_path, privacy=None, evaluation=held_out)
+    service = project.config.service
+    runtime = GrpcRuntime(Unanswered(), run_id="run", service=service)
+    state = project.round_.init(project.starting_weights())
+    after_one = state._replace(round_number=state.round_number + 1)
+    assert evaluate_of(replace(project, runtime=runtime), None)(after_one) == {}
 
 
 def test_an_export_that_could_only_fail_is_refused_before_the_run(project, tmp_path):

@@ -151,6 +151,25 @@ def test_too_few_at_the_deadline_stop_the_run_which_then_goes_on(tmp_path):
     journal.close()
 
 
+def test_an_evaluation_with_too_few_answers_is_given_up_and_said(tmp_path):
+    clock = _Clock()
+    journal, rounds = opened(tmp_path, clock=clock)
+    asked = call(["a", "b"], least=2, deadline_s=5.0, kind="evaluate")
+    collecting = Collecting(rounds, asked)
+    clock.advance(5.5)
+    with pytest.raises(TooFewClientsError):
+        collecting.done()
+    last = rounds.book.recent[-1]
+    assert (last.kind, last.body["task"]) == ("aborted", "evaluate")
+    assert last.body["why"] == "too few answers; this evaluation is left out"
+    assert rounds.task_for("a").kind == pb.WAIT
+    collecting = Collecting(rounds, call(["a", "b"], round_number=1))
+    for client in ("a", "b"):
+        submit(rounds, client, arrays_of(client, 1), round_number=1)
+    assert collecting.done().accepted == ("a", "b")
+    journal.close()
+
+
 class _Clock:
     """A monotonic clock that a test moves."""
 
