@@ -1,28 +1,34 @@
 """What the operator is told of a run, as plain values: for command line and page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from aggregator.event_words import STEP_WORDS
 from aggregator.page_words import listed
 from aggregator.reception import Activity
 from aggregator.round_state import RoundState
 from aggregator.run_book import RunBook
 
 
-def run_status(book: RunBook, activity: Mapping[str, Activity]) -> dict[str, Any]:
+def run_status(
+    book: RunBook,
+    activity: Mapping[str, Activity],
+    awaited: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """The run, its open round, and the rounds that are remembered.
 
     Args:
       book: The run's rounds.
       activity: What each client was last seen to do.
+      awaited: Whom the open step of secure aggregation waits for, where one is open.
     """
     ending, current = book.ending, book.current
     return {
         "run_id": book.run_id,
         "status": ending.status if ending is not None else "running",
         "text": ending.text if ending is not None else _waiting_for(book),
-        "round": None if current is None else round_status(current, activity),
+        "round": _open_round(current, activity, awaited),
         "rounds": [round_status(state, activity) for state in book.all()],
         "participations": dict(book.participations),
     }
@@ -49,6 +55,19 @@ def round_status(state: RoundState, activity: Mapping[str, Activity]) -> dict[st
     }
 
 
+def _open_round(
+    state: RoundState | None,
+    activity: Mapping[str, Activity],
+    awaited: Sequence[str] | None,
+) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    found = round_status(state, activity)
+    if awaited is not None:
+        found["missing"] = [_missing(state, client, activity) for client in awaited]
+    return found
+
+
 def _missing(
     state: RoundState, client_id: str, activity: Mapping[str, Activity]
 ) -> dict[str, Any]:
@@ -62,6 +81,11 @@ def _closes(state: RoundState) -> str:
     if state.stage != "collecting":
         return "it is closed" if state.stage != "aborted" else "it was aborted"
     at = datetime.fromtimestamp(state.deadline_unix_ms / 1000, UTC)
+    if state.step:
+        return (
+            f"after secure aggregation, which waits for {STEP_WORDS[state.step]} until "
+            f"{at:%Y-%m-%d %H:%M:%S} UTC and needs those of {state.least_reports}"
+        )
     return (
         f"when {state.report_goal} of {len(state.cohort)} contributions are in, or at "
         f"{at:%Y-%m-%d %H:%M:%S} UTC with at least {state.least_reports}; "

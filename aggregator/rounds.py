@@ -160,4 +160,5 @@ class Rounds:
 
     def status(self) -> dict[str, Any]:
         """Who is missing, since when, and when the round closes; plain values."""
-        return run_status(self.book, self._reception.activity)
+        awaited = self.awaited if self._desk.steps is not None else None
+        return run_status(self.book, self._reception.activity, awaited)

@@ -110,12 +110,18 @@ class SecureCollector:
         finally:
             self._desk.steps = None
             self._guilty |= steps.guilty
+            for blame in steps.blames:
+                _LOG.warning("round %d: %s", call.round_number + 1, BreachError(blame))
 
     def _await_step(self, call: RoundCall, steps: SecureSteps, step: Step) -> None:
         """Until all who may answer have; keys are waited for longer than the rest."""
         is_first = step is Step.KEYS
         for number in range(1, (call.max_deadlines if is_first else 1) + 1):
+            # First the journal, then the clients: what may have left is known.
             self._hands.record(partial(self._openings, call, steps, number))
+            if number == 1:
+                steps.publish()
+                self._book.tell()
             self._wait(call, steps)
             if not is_first or self._may_close(call, steps):
                 return
@@ -152,7 +158,7 @@ class SecureCollector:
             self._hands.record(lambda: self._losses(call, steps, step, late))
 
     def _fail(self, call: RoundCall, step: Step, why: str) -> None:
-        _LOG.warning("Round %d: %s", call.round_number + 1, why)
+        _LOG.warning("round %d: %s", call.round_number + 1, why)
         if step.name not in _FREE_STEPS:
             state = self._state(call)
             aborted = self._book.draft(state, "aborted", {"why": why})
@@ -177,7 +183,7 @@ class SecureCollector:
         drafts = [
             self._book.draft(state, "lost", {"client": name, "why": why[name]})
             for name in state.missing
-            if name not in steps.open.messages
+            if name not in steps.upcoming.messages
         ]
         return [*drafts, *self._unnoted(state, steps, step)]
 
@@ -214,7 +220,7 @@ class SecureCollector:
             "least_reports": steps.roster.parameters.threshold,
             "deadline_unix_ms": now_ms() + int(1000 * call.deadline_s),
             "num_deadlines": number,
-            "step": steps.open.step.name,
+            "step": steps.upcoming.step.name,
         }
         return [self._book.draft(self._state(call), "collecting", body)]
 

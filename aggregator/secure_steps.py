@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedtrain.secagg.blame import OPERATOR, BreachError
+from fedtrain.secagg.blame import OPERATOR, Blame, BreachError
 from fedtrain.secagg.masks import Vector
 from fedtrain.secagg.roster import Roster
 from fedtrain.secagg.server import LateError, ServerSession, Step
@@ -41,6 +41,7 @@ class SecureSteps:
     Attributes:
       roster: As given.
       open: The step that is waited for; replaced and never changed.
+      upcoming: The one that ``publish`` opens: clients do not see it before.
       failed: Why a client has left the session or was left out, by client; replaced and
         never changed.
       total: The sum of the survivors' vectors once the last step is closed.
@@ -51,7 +52,8 @@ class SecureSteps:
         self._lock = threading.Lock()
         self.roster = roster
         opening = self._session.roster_message
-        self.open = OpenStep(Step.KEYS, dict.fromkeys(roster.client_ids, opening))
+        self.open = OpenStep(Step.KEYS, {})
+        self.upcoming = OpenStep(Step.KEYS, dict.fromkeys(roster.client_ids, opening))
         self.failed: Mapping[str, str] = {}
         self.total: Vector | None = None
 
@@ -74,14 +76,20 @@ class SecureSteps:
     @property
     def survivors(self) -> tuple[str, ...]:
         """Whose vectors are in the sum, by what came so far."""
-        return self._session.survivors
+        with self._lock:
+            return self._session.survivors
+
+    @property
+    def blames(self) -> tuple[Blame, ...]:
+        """Who broke the protocol so far."""
+        return tuple(self._session.blames)
 
     @property
     def guilty(self) -> frozenset[str]:
         """Clients that have broken the protocol, as their signatures prove."""
         return frozenset(
             name
-            for blame in self._session.blames
+            for blame in self.blames
             if blame.proven
             for name in blame.suspects
             if name != OPERATOR
@@ -130,8 +138,12 @@ class SecureSteps:
             blame = self._session.receive_complaint(message)
             self._fail(client_id, f"it was dealt wrong shares: {BreachError(blame)}")
 
+    def publish(self) -> None:
+        """Opens the upcoming step."""
+        self.open = self.upcoming
+
     def close(self) -> None:
-        """Ends the open step and opens the next one, for those who answered.
+        """Ends the open step and makes the next one, for those who answered.
 
         Raises:
           TooFewClientsError: If fewer than the threshold answered.
@@ -141,9 +153,9 @@ class SecureSteps:
             session, step = self._session, self.open.step
             if step is Step.UNMASK:
                 self.total = session.close_unmask()
-                self.open = OpenStep(Step.OVER, {})
+                self.upcoming = OpenStep(Step.OVER, {})
                 return
-            self.open = OpenStep(Step(step + 1), self._closed(step))
+            self.upcoming = OpenStep(Step(step + 1), self._closed(step))
 
     def _closed(self, step: Step) -> Mapping[str, bytes]:
         """What each client is sent that has answered ``step``."""

@@ -11,6 +11,9 @@ from secure_banks import DEADLINE_S, NAMES, Federation, sum_of
 from aggregator.rounds import RunStoppedError
 from clients import audit
 from fedtrain.core.errors import PolicyError
+from fedtrain.secagg.client import ClientSession
+from fedtrain.secagg.envelopes import encoded
+from fedtrain.secagg.messages_pb2 import DEAL, Deal, DealUpload
 
 pytestmark = pytest.mark.network
 _PATIENCE_S = 120.0
@@ -143,6 +146,60 @@ def test_a_session_that_a_restart_ended_is_another_attempt_and_paid_for(
     for bank in federation.banks:
         noises = {bank.work.cost(task).noise for task in bank.odometer.charged}
         assert len(noises) == len(bank.odometer.charged) == 2
+
+
+def test_below_the_threshold_nothing_is_opened_and_the_round_is_tried_again(federation):
+    def vanishes(task):
+        if task.attempt == 0:
+            raise GoneError
+
+    lost = federation.banks[3:]
+    for bank in lost:
+        bank.work.before_computing = vanishes
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        collecting = federation.collecting(rounds)
+        for ended in running[3:]:
+            with pytest.raises(GoneError):
+                ended.result(_PATIENCE_S)
+        until(lambda: rounds.awaited == ("bank-d", "bank-e"))
+        federation.clock.now += DEADLINE_S
+        running[3:] = federation.join(NAMES[3:])
+        collected = collecting.result(_PATIENCE_S)
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0, 1]
+    assert_sum(collected, NAMES)
+
+
+def test_a_partner_that_deals_wrong_shares_is_named_and_left_out(
+    federation, monkeypatch, caplog
+):
+    deals = ClientSession.share_keys
+
+    def deals_badly(self, message):
+        upload = DealUpload.FromString(deals(self, message))
+        if self._id != "bank-e":
+            return encoded(upload)
+        deal = Deal.FromString(upload.deal.body)
+        for dealt in deal.dealt[:2]:
+            dealt.seed_commitment = bytes(32)
+        self._own_deal = self._envelope(DEAL, deal)
+        return encoded(DealUpload(deal=self._own_deal, boxes=upload.boxes))
+
+    monkeypatch.setattr(ClientSession, "share_keys", deals_badly)
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        collected = federation.collecting(rounds).result(_PATIENCE_S)
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0, 1]
+    assert_sum(collected, NAMES[:4])
+    assert "bank-e: " in caplog.text
+    left = [bank.home.client_id for bank in federation.banks if "left" in bank.said]
+    assert left == ["bank-a", "bank-b"]
 
 
 def test_a_partner_whose_pinned_keys_are_not_the_rosters_sends_nothing(federation):
