@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.histogram import metadata as histogram_metadata
 
 from fedtrain.core import validate
 from fedtrain.rounds.report import OnRound, RoundReport
@@ -18,6 +20,7 @@ from fedtrain.rounds.round import ServerState
 from fedtrain.tracking.statement import require_statement
 
 _TEST = "test_"
+_BUCKETS = 30
 
 
 @contextmanager
@@ -94,9 +97,21 @@ def _write(
         _write_round(report, privacy_statement)
         if step % histograms_every == 0:
             for name, leaf in named_leaves(state.weights).items():
-                tf.summary.histogram(f"weights/{name}", leaf)
+                _write_histogram(f"weights/{name}", leaf)
     for writer in writers.values():
         writer.flush()
+
+
+def _write_histogram(name: str, leaf: Any) -> None:
+    """As ``tf.summary.histogram``, which takes 30 float64 for each number it counts."""
+    values = np.asarray(leaf)
+    floats = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+    counts, edges = np.histogram(floats, bins=_BUCKETS)
+    tf.summary.write(
+        name,
+        np.stack([edges[:-1], edges[1:], counts], axis=1).astype(np.float64),
+        metadata=histogram_metadata.create_summary_metadata(None, None),
+    )
 
 
 def _write_round(report: RoundReport, privacy_statement: str | None) -> None:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.histogram.summary import histogram_pb
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.models.model import ModelWeights
@@ -52,6 +54,18 @@ def test_weights_have_histograms(tmp_path):
     tags = read(tmp_path / "train").Tags()["tensors"]
     assert "weights/trainable/0/kernel" in tags
     assert "weights/trainable/0/bias" in tags
+
+
+def test_histograms_count_as_tensorboard_does(tmp_path):
+    kernel = np.random.Generator(np.random.Philox(1)).normal(size=[40, 30])
+    state = STATE._replace(weights=ModelWeights([tf.constant(kernel, tf.float32)]))
+    with tensorboard_log(tmp_path) as on_round:
+        on_round(RoundReport(round_number=0, metrics={}), state)
+    own = read(tmp_path / "train").Tensors("weights/trainable/0")
+    theirs = histogram_pb("", kernel.astype(np.float32)).value[0].tensor
+    np.testing.assert_allclose(
+        tf.make_ndarray(own[0].tensor_proto), tf.make_ndarray(theirs), rtol=1e-5
+    )
 
 
 def test_an_epsilon_without_statement_is_refused(tmp_path):
