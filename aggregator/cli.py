@@ -1,5 +1,6 @@
 """The ``fedtrain-aggregator`` command: what an operator does."""
 
+import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from aggregator.cli_runs import runs
 from aggregator.home import DEFAULT, Federation, federation_in, found
 from aggregator.logs import LogFormat, log_to_stderr
 from aggregator.page_words import clock
+from fedtrain.cli.export import show_release
 from fedtrain.cli.output import Format, show_json, show_table, show_text
 from fedtrain.cli.program import program, run_program
 from fedtrain.cli.quiet import load_tensorflow
@@ -145,9 +147,10 @@ def serve(
     if format is Format.json:
         show_json(summary)
         return
-    show_text(f"Run folder    {summary['run']}", style="bold")
+    show_text(f"Run folder           {summary['run']}", style="bold")
     if "release" in summary:
-        show_text(f"Release       {summary['release']}", style="bold")
+        release = Path(summary["release"])
+        show_release(json.loads((release / "release.json").read_text("utf-8")), release)
 
 
 @app.command()

@@ -62,11 +62,16 @@ def export(  # noqa: PLR0913 - one argument for each option of the command line
     if format is Format.json:
         show_json({"folder": str(released.folder), **values})
         return
+    show_release(values, released.folder)
+
+
+def show_release(values: Mapping[str, Any], folder: Path) -> None:
+    """The record of the release in ``folder``: its variants, and what stands behind."""
     show_variants(values)
     show_text(f"\n{values['privacy_statement']}")
-    show_text(f"Release status  {values['release_status']}")
+    show_text(f"Release status       {values['release_status']}")
     show_text(f"Spent by the export  {values['privacy_spent']}")
-    show_text(f"\nRelease folder  {released.folder}", style="bold")
+    show_text(f"Release folder       {folder}", style="bold")
 
 
 def show_variants(values: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
+from fedtrain.core.native_lines import stderr_without
 from fedtrain.export.activation_ranges import one_by_one, quantised
 from fedtrain.export.calibration import Calibration
 from fedtrain.export.edge_metadata import with_metadata
@@ -62,7 +63,8 @@ def write_edge(
     ranges = calibration.ranges if calibration and needs_ranges(variant) else None
     converter._experimental_calibrate_only = ranges is not None
     try:
-        content = converter.convert()
+        with stderr_without("fully_quantize: "):  # the converter's own debugging
+            content = converter.convert()
         if ranges is not None:
             bits = 16 if variant == "int16x8" else 8
             content = quantised(content, ranges, bits=bits)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import aggregator.serve
+from aggregator.cli import main
 from fedtrain.cli.main import run as run_command
 from fedtrain.export.record import Release, read_record
 from fedtrain.export.serving_files import MODELS, read_models
+from tests.unit.aggregator.kept_federation import kept
 
 pytest.importorskip("onnxruntime")
 
@@ -102,6 +105,20 @@ def test_rounded_variant_is_served_as_a_canary_and_promoted(
     saved_model = tmp_path / "serving" / "rows" / "2" / "saved_model.pb"
     saved_model.write_bytes(saved_model.read_bytes() + b"\0")
     assert run_command(["release", "label", "stable", "2", *base]) == 9
+
+
+def test_serving_ends_with_the_release_and_its_status(
+    exported: Exported, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = {"run": "the run", "release": str(exported.folder)}
+    monkeypatch.setattr(aggregator.serve, "serve", lambda *_, **__: summary)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--export", "--home", str(kept(tmp_path).path)])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "Run folder           the run" in text
+    assert "server bfloat16" in text
+    assert "Release status       no_privacy" in text
 
 
 def _served(folder: Path, version: int, columns: Any) -> Any:
