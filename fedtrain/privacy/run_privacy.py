@@ -276,6 +276,10 @@ class RunPrivacy:
         """The headline epsilon of everything in the ledger."""
         return self._epsilon(self.ledger.spending, accounting.FINE)
 
+    def spent_so_far(self) -> float:
+        """As ``before_round`` gives it, with what was charged since."""
+        return self._epsilon(self.ledger.spending, accounting.QUICK)
+
     def head(self) -> dict[str, Any]:
         """The ledger's length and head hash, for checkpoints and reports."""
         return self.ledger.head()

@@ -43,6 +43,10 @@ class Charges(Protocol):
         """Charges a round; returns the epsilon spent once it has run."""
         ...
 
+    def spent_so_far(self) -> float | None:
+        """Epsilon with what was charged since, such as scores; None if not known."""
+        ...
+
     def head(self) -> Mapping[str, Any] | None:
         """The ledger's length and head hash, for checkpoints."""
         ...

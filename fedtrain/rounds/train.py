@@ -158,9 +158,15 @@ def _one_round(
         lost_clients=result.lost_clients,
         skipped_clients=len(drawn.client_ids) - len(cohort),
         seconds=time.perf_counter() - started,
-        spent_epsilon=spent,
+        spent_epsilon=_spent_so_far(run, spent),
     )
     return after, report
+
+
+def _spent_so_far(run: TrainingRun, charged: float | None) -> float | None:
+    """Asking again, and scores on private rows, are charged after the round."""
+    found = None if run.privacy is None else run.privacy.spent_so_far()
+    return charged if found is None else found
 
 
 def _charge(run: TrainingRun, before: _Progress, drawn: DrawnCohort) -> float | None:

@@ -57,6 +57,10 @@ class SharedPrivacy:
         self.replicas.broadcast(f"{_CHARGED}{epsilon!r}".encode())
         return epsilon
 
+    def spent_so_far(self) -> float | None:
+        """At the chief; None elsewhere."""
+        return None if self.charges is None else self.charges.spent_so_far()
+
     def head(self) -> Mapping[str, Any] | None:
         """The chief's ledger's length and head hash; None elsewhere."""
         return None if self.charges is None else self.charges.head()

@@ -116,6 +116,18 @@ def test_evaluation_comes_every_k_rounds_and_at_the_end():
     assert all("loss" in r.metrics for r in reports)
 
 
+def test_a_report_counts_what_its_evaluation_was_charged():
+    privacy = RecordedPrivacy()
+
+    def paid(state):
+        privacy.charges.append("scores")
+        return {}
+
+    run = private_run(privacy, evaluate=paid, evaluate_every=2)
+    reports = train(run, first_state(PRIVATE_ROUND)).reports
+    assert [r.spent_epsilon for r in reports[:4]] == [1.0, 3.0, 4.0, 6.0]
+
+
 def test_divergence_names_the_round_and_saves_nothing_of_it(tmp_path):
     hot = fed_avg(local_sgd(MODEL, sgd(3e38), Epochs(batch_size=4)))
     store = CheckpointStore(tmp_path)
@@ -149,6 +161,9 @@ class RecordedPrivacy:
         if len(self.charges) == self.budget:
             raise BudgetExhaustedError("the budget is spent")
         self.charges.append((round_number, tuple(client_ids), input_hash))
+        return float(len(self.charges))
+
+    def spent_so_far(self):
         return float(len(self.charges))
 
     def head(self):
