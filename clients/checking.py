@@ -8,6 +8,7 @@ import numpy as np
 
 from clients.agent import Local
 from clients.home import Home
+from clients.pins import check_names_all, pinned
 from clients.policy import Facts, Policy, read_policy
 from clients.work import RoundTask, Work
 from fedtrain.core.errors import ConfigError
@@ -46,14 +47,27 @@ def dry_run(invitation: Invitation, home: Home, local: Local) -> list[dict[str, 
     work = local.work_of(plan)
     facts = Facts(num_examples=work.num_examples, is_demo=invitation.demo)
     policy.check(plan, facts)
+    keys = _keys_of_all(invitation, home)
     approved = "approved" if policy.approves(plan) else "allowed, not approved yet"
     return [
         _row("certificate", f"good for {(ends - datetime.now(UTC)).days} days"),
         _row("policy", f"the plan is {approved}"),
+        *keys,
         _row("data", f"{work.num_examples} rows fit the schema"),
         _row("one round", _rehearsed(plan, work)),
         _row("epsilon so far", _afforded(plan, work, local, policy)),
     ]
+
+
+def _keys_of_all(invitation: Invitation, home: Home) -> list[dict[str, Any]]:
+    """Whether the keys of all partners are pinned, where masks depend on them."""
+    if not invitation.parsed_plan().secure_aggregation:
+        return []
+    check_names_all(invitation)
+    known = pinned(home.pins_path)
+    others = [name for name, key in invitation.roster.items() if known.get(name) != key]
+    found = f"pinned, of {len(known)} partners"
+    return [_row("keys", f"not pinned: {', '.join(others)}" if others else found)]
 
 
 def _rehearsed(plan: Plan, work: Work) -> str:

@@ -1,0 +1,54 @@
+import pytest
+from secure_banks import NAMES, secure_plan
+
+from aggregator.authority import Terms
+from clients.pins import check_names_all, pin, pinned, raw_keys
+from fedtrain.core.errors import ConfigError, PolicyError
+from fedtrain.wire.enrolment import EnrolmentRequest
+from fedtrain.wire.identity import new_keys
+
+
+@pytest.fixture
+def invited(tmp_path, authority):
+    """Invitations of bank-a, after each of the five partners was admitted."""
+    terms = Terms(secure_plan(), "localhost:1", "localhost")
+    found = []
+    for name in NAMES:
+        keys = new_keys(tmp_path / name)
+        authority.admit(EnrolmentRequest.of(name, keys), terms)
+        found.append(authority.invitation("bank-a", terms))
+    return found
+
+
+def test_keys_are_pinned_and_added_to(invited, tmp_path):
+    path = tmp_path / "partners.toml"
+    assert pinned(path) == {}
+    pin(path, invited[1])
+    assert set(pinned(path)) == {"bank-a", "bank-b"}
+    pin(path, invited[4])
+    assert pinned(path) == invited[4].roster
+    assert {len(key) for key in raw_keys(pinned(path)).values()} == {32}
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_key_under_a_known_name_is_refused(invited, tmp_path):
+    path = tmp_path / "partners.toml"
+    pin(path, invited[4])
+    before = path.read_bytes()
+    keys = {**invited[4].roster, "bank-b": invited[4].roster["bank-c"]}
+    with pytest.raises(PolicyError, match="bank-b has the key"):
+        pin(path, invited[4].model_copy(update={"roster": keys}))
+    assert path.read_bytes() == before
+
+
+def test_an_invitation_from_before_all_were_admitted_is_no_use(invited):
+    check_names_all(invited[4])
+    with pytest.raises(PolicyError, match="no key of bank-d, bank-e"):
+        check_names_all(invited[2])
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "partners.toml"
+    path.write_text("not = [toml")
+    with pytest.raises(ConfigError, match="not TOML"):
+        pinned(path)
