@@ -35,7 +35,8 @@ class SequenceFile:
 
     def __init__(self, path: Path, known: Mapping[str, int]) -> None:
         self._path = path
-        self._is_failing = False
+        self._is_failing = self._is_torn = False
+        self._inode = (0, 0)
         self.last = dict(known)
         try:
             for client_id, sequence in _read(path):

@@ -11,12 +11,13 @@ import pytest
 SCRIPT = Path(__file__).with_name("killed_client.py")
 
 
-def trials(folder, *arguments):
+def trials(folder, *arguments, timeout_s=500.0):
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, *map(str, arguments)],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         check=True,
+        timeout=timeout_s,
     )
     return json.loads(done.stdout)
 
@@ -41,7 +42,7 @@ def test_without_the_record_on_the_disk_both_kinds_would_be_opened(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_a_thousand_times_at_a_random_moment(tmp_path):
-    facts = trials(tmp_path, 1000, "disk")
+    facts = trials(tmp_path, 1000, "disk", timeout_s=3500.0)
     assert (facts["both"], facts["bared"]) == (0, 0)
     assert facts["first"] > 0
     assert facts["second"] > 0

@@ -11,18 +11,19 @@ from fedtrain.wire import messages_pb2 as pb
 from fedtrain.wire.framing import framed
 
 LONG_S = 600.0
+END_S = 300.0  # a thread that hangs fails its test and not the whole process
 
 
 @pytest.fixture
 def loop():
     """An event loop that runs in a thread of its own."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     yield loop
-    asyncio.run_coroutine_threadsafe(_ended(), loop).result()
+    asyncio.run_coroutine_threadsafe(_ended(), loop).result(END_S)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    thread.join(END_S)
     loop.close()
 
 
