@@ -87,7 +87,10 @@ def audit(federation: Federation) -> list[Check]:
 
 
 def partner_heads(federation: Federation) -> list[dict[str, Any]]:
-    """The newest head of each partner's audit log that came with a contribution."""
+    """The newest head of each partner's audit log that came with a contribution.
+
+    ``signed`` is the request in which the partner signed it, in base64.
+    """
     heads: dict[str, dict[str, Any]] = {}
     if current_run(federation) is None:
         return []
@@ -95,8 +98,12 @@ def partner_heads(federation: Federation) -> list[dict[str, Any]]:
     for event in stored_events(federation.journal, database):
         body = event.draft.body
         if event.draft.kind == "accepted" and "audit" in body:
-            head = f"{body['audit']['length']}:{body['audit']['hash']}"
-            heads[body["client"]] = {"run": event.draft.run_id, "head": head}
+            noted = body["audit"]
+            heads[body["client"]] = {
+                "run": event.draft.run_id,
+                "head": f"{noted['length']}:{noted['hash']}",
+                "signed": noted.get("signed", ""),
+            }
     return [{"partner": name, **heads[name]} for name in sorted(heads)]
 
 

@@ -21,7 +21,8 @@ def heads(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     """Show the last head of each partner's own log, which it has signed.
 
     The partner's `fedtrain-client audit verify ID --noted LENGTH:HASH` then shows that
-    the log which it keeps is the one that it had.
+    the log which it keeps is the one that it had. With `--format json` each comes with
+    the request in which the partner signed it.
     """
     from aggregator.audit import partner_heads  # noqa: PLC0415
 
@@ -29,7 +30,10 @@ def heads(*, home: Home = DEFAULT, format: AsFormat = Format.text) -> None:
     if format is Format.json:
         show_json(rows)
     elif rows:
-        show_table(rows, title="Partners' logs, as they signed them")
+        told = [
+            {name: row[name] for name in ("partner", "run", "head")} for row in rows
+        ]
+        show_table(told, title="Partners' logs, as they signed them")
     else:
         show_text("Nobody has sent a head yet.")
 

@@ -94,6 +94,7 @@ def test_three_partners_and_the_aggregator_carry_out_a_run(
     assert proven.startswith("9 heads")
     for bank, told in zip(banks, partner_heads(kept), strict=True):
         log = bank.home.audit_path
+        assert told["signed"]
         length, _, hash_ = told["head"].partition(":")
         verify(log, Head(int(length), hash_))
         *_, sending, accepted = entries(log)
