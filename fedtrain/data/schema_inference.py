@@ -28,6 +28,7 @@ from fedtrain.data.tables import (
 
 MAX_CATEGORIES = 1000
 _MAX_NUMERIC_CLASSES = 100
+_MOST_CODES = 20
 
 
 def infer_schema(  # noqa: PLR0913 - one argument for each part a column can play
@@ -84,6 +85,7 @@ def _feature(table: Table, name: str, source: Source) -> Column:
     missing = Missing(allowed=bool(is_missing(values).any()), source=source)
     if values.dtype.kind in "biuf":
         return _number(name, values, source, missing)
+    _refuse_stray_texts(name, values)
     return Column(
         name=name,
         kind="category",
@@ -150,6 +152,21 @@ def _array(name: str, values: Array, source: Source) -> Column:
         range=Range(
             minimum=low, maximum=high, source="declared" if is_image else source
         ),
+    )
+
+
+def _refuse_stray_texts(name: str, values: Array) -> None:
+    """One word among numbers would make a category of each number."""
+    is_number = np.isfinite(numbers(values))
+    rows = np.flatnonzero(~is_number & ~is_missing(values))
+    few = 0 < len(rows) <= max(1, len(values) // 100)
+    if not few or len(np.unique(texts(values)[is_number])) <= _MOST_CODES:
+        return
+    raise DataError(
+        f"Row {rows[0]} (from 0) of column {name!r} is {str(values[rows[0]])!r}, but "
+        f"{np.count_nonzero(is_number)} of {len(values)} rows hold numbers. Correct "
+        "the row, leave its field empty, or leave the column out; if its numbers are "
+        "codes, write a schema that lists them as categories (data.schema_path)."
     )
 
 

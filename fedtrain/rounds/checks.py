@@ -62,7 +62,7 @@ def refuse_divergence(round_number: int, state: ServerState) -> None:
     """Raises DivergedError unless every weight is finite."""
     if not all(map(_is_finite, tf.nest.flatten(state.weights))):
         raise DivergedError(
-            f"Round {round_number} left weights that are not finite: training "
+            f"Round {round_number + 1} left weights that are not finite: training "
             "diverged. The likely cause is a learning rate that is too high; lower "
             "the client's (or the server's), or clip. The rounds before it are saved."
         )

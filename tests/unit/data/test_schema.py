@@ -41,6 +41,15 @@ def test_what_is_inferred_is_marked_so():
     assert schema().num_classes == 2
 
 
+def test_a_word_among_numbers_is_named_and_codes_stay_categories():
+    rows = pd.DataFrame({"dose": [*range(30), "high"], "y": [0] * 31})
+    with pytest.raises(DataError, match=r"Row 30 .*'dose' is 'high', but 30 of 31"):
+        infer_schema(rows, label="y")
+    codes = rows.assign(dose=["1", "2", "10+"] * 10 + ["1"])
+    (dose,) = infer_schema(codes, label="y").features
+    assert dose.categories.values == ("1", "2", "10+")
+
+
 def test_encoding_standardises_and_codes():
     examples = encoded(schema(), table_of(frame()))
     assert feature_names(schema()) == (

@@ -132,7 +132,7 @@ def test_divergence_names_the_round_and_saves_nothing_of_it(tmp_path):
     hot = fed_avg(local_sgd(MODEL, sgd(3e38), Epochs(batch_size=4)))
     store = CheckpointStore(tmp_path)
     run = plain_run(round_=hot, checkpoints=store)
-    with pytest.raises(DivergedError, match=r"Round \d .*learning rate"):
+    with pytest.raises(DivergedError, match=r"Round [1-9] .*learning rate"):
         train(run, first_state())
     latest = store.latest(first_state())
     assert latest is None or all(
