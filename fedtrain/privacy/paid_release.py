@@ -5,7 +5,6 @@ values over units is the Gaussian mechanism with a public denominator.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtrain.core import seeds, validate
+from fedtrain.core.chain import digest
 from fedtrain.core.errors import PrivacyError
 from fedtrain.privacy import events
 from fedtrain.privacy.run_privacy import RunPrivacy
@@ -73,21 +73,15 @@ def paid_mean(
             " an aggregator that sees exact values. Evaluate on public data instead."
         )
     cost = Counter([events.gaussian(query.noise_multiplier)])
-    asked = _with_query(input_hash, query)
+    asked = digest({"input": input_hash, "query": asdict(query)})
     privacy.charge_release(query.name, cost, query=asdict(query), input_hash=input_hash)
-    given = np.nan_to_num(values(), nan=0.0, posinf=0.0, neginf=0.0)
-    clipped = np.clip(given.astype(np.float64), -query.bound, query.bound)
+    finite = np.nan_to_num(values(), nan=0.0, posinf=0.0, neginf=0.0)
+    clipped = np.clip(finite.astype(np.float64), -query.bound, query.bound)
     # Other values or another query never meet the same noise, or both could be solved
     # for the exact value.
-    digest = hashlib.sha256(clipped.tobytes()).hexdigest()
-    labels = ("release", privacy.run_id, query.name, asked, digest)
+    given = hashlib.sha256(clipped.tobytes()).hexdigest()
+    labels = ("release", privacy.run_id, query.name, asked, given)
     noise = seeds.generator(seeds.derive(seed, *labels)).normal(
         scale=query.noise_multiplier * query.bound
     )
     return float((np.sum(clipped) + noise) / query.expected_count)
-
-
-def _with_query(input_hash: str, query: MeanQuery) -> str:
-    """``input_hash`` together with all that is asked."""
-    plain = json.dumps([input_hash, asdict(query)], sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()

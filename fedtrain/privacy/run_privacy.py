@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import dp_accounting
 
 from fedtrain.core import validate
+from fedtrain.core.chain import digest
 from fedtrain.core.errors import BudgetExhaustedError, PrivacyError
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.data.cohorts import CohortSampler
@@ -253,7 +254,7 @@ class RunPrivacy:
             run=self.run_id,
             round_number=-1,
             attempt=0,
-            input_hash=_with_query(input_hash, query),
+            input_hash=digest({"input": input_hash, "query": dict(query)}),
             unit=self.plan.unit,
             counts=counts,
             clients=None,
@@ -318,12 +319,6 @@ def _with_promise(privacy: RunPrivacy, input_hash: str) -> str:
         **({"noise_key": privacy.noise_key} if privacy.noise_key else {}),
     }
     plain = json.dumps(promise, sort_keys=True, default=repr)
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _with_query(input_hash: str, query: Mapping[str, Any]) -> str:
-    """``input_hash`` together with all that is asked."""
-    plain = json.dumps([input_hash, dict(query)], sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
