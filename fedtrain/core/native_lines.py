@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def stderr_without(start: str) -> Iterator[None]:
-    """Drops the lines of this process that begin with ``start``; others come after."""
+def stderr_without(*starts: str) -> Iterator[None]:
+    """Drops lines of this process that begin with one of ``starts``; others follow."""
+    dropped = tuple(start.encode() for start in starts)
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -21,5 +22,5 @@ def stderr_without(start: str) -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             written.seek(0)
-            lines = [line for line in written if not line.startswith(start.encode())]
+            lines = [line for line in written if not line.startswith(dropped)]
             os.write(2, b"".join(lines))

@@ -29,6 +29,8 @@ VARIANTS = ("float32", "float16", "dynamic_int8", "int8")
 COMPRESSED = ("compressed_dynamic_int8", "compressed_int8")
 _ASKED = {"dynamic_int8": "dynamic-range int8", "int8": "full int8"}
 _RANGES = ("int8", "int16x8")
+# The converter's own; what stands behind an error is in what it raises, too.
+_DEBUGGING = ("fully_quantize: ", "loc(", "error: failed while converting")
 
 
 def default_variants(source: Source) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ def write_edge(
     ranges = calibration.ranges if calibration and needs_ranges(variant) else None
     converter._experimental_calibrate_only = ranges is not None
     try:
-        with stderr_without("fully_quantize: "):  # the converter's own debugging
+        with stderr_without(*_DEBUGGING):
             content = converter.convert()
         if ranges is not None:
             bits = 16 if variant == "int16x8" else 8

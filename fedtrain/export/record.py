@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, TamperedReleaseError
 from fedtrain.core.files import write_atomically
 
 RECORD = "release.json"
@@ -198,7 +198,8 @@ def read_record(folder: Path) -> Release:
     """The record in ``folder``.
 
     Raises:
-      ConfigError: Naming the file, or the first field that does not fit.
+      ConfigError: If there is none, or one of another version's.
+      TamperedReleaseError: Naming the first field that no export wrote so.
     """
     path = folder / RECORD
     try:
@@ -213,7 +214,8 @@ def read_record(folder: Path) -> Release:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ConfigError(f"{path}: {field}: {first['msg']}.") from error
+        problem = ConfigError if field == "format_version" else TamperedReleaseError
+        raise problem(f"{path}: {field}: {first['msg']}.") from error
 
 
 def file_sha256(path: Path) -> str:

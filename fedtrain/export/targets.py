@@ -109,7 +109,7 @@ def _edge(
         try:
             write_edge(source, path, variant=variant, calibration=calibration)
         except ConfigError as error:
-            problem = error
+            problem = problem or error  # of those after it, it may be the cause
             found.not_made[f"edge/{variant}"] = str(error)
             continue
         used = calibration.source if calibration and needs_ranges(variant) else None

@@ -41,13 +41,14 @@ def _python(features: Any) -> Any:
 
 @pytest.mark.parametrize("variant", ["float32", "dynamic_int8"])
 def test_tflite_names_the_operation(
-    source_of: Any, tmp_path: Path, variant: str
+    source_of: Any, tmp_path: Path, variant: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError, match=r"nothing for Igamma\. The server target"):
         write_edge(
             source_of(_gamma), tmp_path / "a.tflite", variant=variant, calibration=None
         )
     assert not list(tmp_path.iterdir())
+    assert "loc(" not in capfd.readouterr().err
 
 
 def test_loop_that_no_layer_knows_is_named(source_of: Any, tmp_path: Path) -> None:
