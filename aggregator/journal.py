@@ -202,7 +202,8 @@ def locked_folder(folder: Path) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise JournalError(
-            f"{folder} is in use by another aggregator; stop that one first."
+            f"{folder} is in use by another aggregator; stop that one first, with "
+            "Ctrl-C or `fedtrain-aggregator runs stop --resumable`."
         ) from error
     except OSError as error:
         raise JournalError(f"{folder} cannot be used: {error}.") from error

@@ -154,7 +154,8 @@ def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
         if leaves(crossing.contribution.metrics)
         else "",
         _of_evaluations(project),
-        "that you take part, when, and the version of your software",
+        "that you take part, when, the version of your software, and length and hash "
+        "of your audit log",
     ]
     return tuple(line for line in lines if line)
 

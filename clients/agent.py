@@ -205,7 +205,9 @@ class Agent:
         try:
             self._answer(session, task)
         except RoundClosedError as error:
-            self._tell("late", f"Round {task.round_number} went on without us: {error}")
+            self._tell(
+                "late", f"Round {task.round_number + 1} went on without us: {error}"
+            )
         except (OSError, LedgerError) as error:
             if not _is_of_the_disk(error):
                 raise
@@ -223,9 +225,9 @@ class Agent:
         if answer is None and self._may_have_left(asked):
             self._tell(
                 "lost",
-                f"The answer to round {asked.round_number} was sent and is not kept "
-                "here. It is not computed again: that would show its noise twice. The "
-                "operator can ask anew: `fedtrain-aggregator runs again`.",
+                f"The answer to round {asked.round_number + 1} was sent and is not "
+                "kept here. It is not computed again: that would show its noise twice. "
+                "The operator can ask anew: `fedtrain-aggregator runs again`.",
             )
             self._local.pause(_LOOK_AGAIN_S)
             return
@@ -249,7 +251,7 @@ class Agent:
                 session.run_id, task, num_bytes=num_bytes(plan.broadcast)
             )
         )
-        self._tell("computing", f"Round {asked.round_number}: {asked.kind}.")
+        self._tell("computing", f"Round {asked.round_number + 1}: {asked.kind}.")
         work.kept = self._answers.kept(asked)
         arrays = work.compute(asked, from_bytes(plan.broadcast, received))
         if cost is not None:
@@ -270,7 +272,7 @@ class Agent:
         self._audit.append("sending", facts)
         taken, text = self._outcome(session, asked, answer)
         self._audit.append(taken, asked.facts)
-        self._tell(taken, f"Round {asked.round_number}: {text}", **facts)
+        self._tell(taken, f"Round {asked.round_number + 1}: {text}", **facts)
         if taken != "accepted":
             self._local.pause(_LOOK_AGAIN_S)
 

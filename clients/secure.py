@@ -112,7 +112,7 @@ class SecurePart:
             self._means.tell("waiting", f"A message is not the operator's: {error}")
             self._means.pause(_PAUSE_S)
         except RejectedError as error:
-            self._means.tell("rejected", f"Round {asked.round_number}: {error}")
+            self._means.tell("rejected", f"Round {asked.round_number + 1}: {error}")
             self._means.pause(_PAUSE_S)
 
     def _answer(
@@ -224,7 +224,7 @@ class SecurePart:
                 part.run_id, task, num_bytes=num_bytes(plan.broadcast)
             )
         )
-        self._means.tell("computing", f"Round {asked.round_number}: {asked.kind}.")
+        self._means.tell("computing", f"Round {asked.round_number + 1}: {asked.kind}.")
         work.kept = b""
         (array,) = work.compute(asked, from_bytes(plan.broadcast, received))
         if cost is not None:
@@ -254,7 +254,7 @@ class SecurePart:
         if not was_in:  # it did not get in, and may be asked again and again
             self._say_once(asked, "left", f"Secure aggregation is refused: {error}")
         else:
-            text = f"Round {asked.round_number}: left secure aggregation. {error}"
+            text = f"Round {asked.round_number + 1}: left secure aggregation. {error}"
             self._means.tell("left", text)
             self._means.audit.append("left", {**asked.facts, "why": str(error)})
         if error.complaint:
@@ -317,8 +317,8 @@ class SecurePart:
         self._say_once(
             asked,
             "lost",
-            f"Round {asked.round_number} is added up without us: the secrets of its "
-            "session are gone, as after a restart. The next session is joined.",
+            f"Round {asked.round_number + 1} is added up without us: the secrets of "
+            "its session are gone, as after a restart. The next session is joined.",
         )
         self._means.pause(_PAUSE_S)
 
@@ -331,7 +331,7 @@ class SecurePart:
     def _said(self, asked: RoundTask, step: pb.SecureStep, text: str) -> None:
         name = pb.SecureStep.Name(step)
         self._means.tell(
-            "step", f"Round {asked.round_number}: {name}: {text}.", step=name
+            "step", f"Round {asked.round_number + 1}: {name}: {text}.", step=name
         )
 
 
@@ -341,7 +341,7 @@ def _is_same_attempt(one: RoundTask, other: RoundTask) -> bool:
 
 def _in_words(asked: RoundTask, parameters: Parameters) -> str:
     return (
-        f"Round {asked.round_number}: secure aggregation of {parameters.num_clients} "
-        f"partners, of whom {parameters.threshold} open the sum and at most "
-        f"{parameters.num_colluding} may work with the operator."
+        f"Round {asked.round_number + 1}: secure aggregation of "
+        f"{parameters.num_clients} partners, of whom {parameters.threshold} open the "
+        f"sum and at most {parameters.num_colluding} may work with the operator."
     )

@@ -172,11 +172,15 @@ def _facts(facts: Mapping[str, Any]) -> str:
     """Values as ASCII JSON: nothing of a plan moves a terminal's cursor."""
     told = {key: value for key, value in facts.items() if value is not None}
     shown = [
-        f"{ascii(key)[1:-1]} {json.dumps(value)}"[:_LONGEST_FACT]
+        _shortened(f"{ascii(key)[1:-1]} {json.dumps(value)}")
         for key, value in itertools.islice(told.items(), _MOST_FACTS)
     ]
     more = len(told) - len(shown)
     return ", ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def _shortened(fact: str) -> str:
+    return fact if len(fact) <= _LONGEST_FACT else f"{fact[: _LONGEST_FACT - 4]} ..."
 
 
 def _column_name(column: Any) -> str:
