@@ -163,8 +163,10 @@ def _output_shape(model: Model, split: DataSplit) -> tuple[int, ...]:
             model.forward(weights, features, training=False, seed=seed).outputs
         )
     )
+    given = (model.init(seed), map_arrays(tf.constant, row))
     try:
-        outputs = forward(model.init(seed), map_arrays(tf.constant, row))
+        # Traced and called apart: calls that trace are counted, and warned of.
+        outputs = forward.get_concrete_function(*given)(*given)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
