@@ -83,10 +83,11 @@ def demo(folder: Path, *, num_rounds: int = 5, epsilon: float = 8.0) -> dict[str
         shell.run("fedtrain-client", "approve", f"{partner}.invitation")
     with contextlib.ExitStack() as stack:
         for partner in PARTNERS:
-            arguments = ("join", f"{partner}.invitation", "--data", f"{partner}.csv")
-            stack.enter_context(shell.background(partner, *arguments))
+            files = (f"{partner}.invitation", "--data", f"{partner}.csv")
+            joined = shell.background(partner, "fedtrain-client", "join", *files)
+            stack.enter_context(joined)
         shell.run("fedtrain-aggregator", "serve")
-        shell.wait_for_partners()
+        shell.wait()
     for partner in PARTNERS:
         shell.run("fedtrain-client", "audit", "verify", partner)
     shell.run("fedtrain-aggregator", "status")

@@ -77,7 +77,7 @@ def demo_secure(
 
     Args:
       folder: New; keeps everything: keys, journal, logs, the run.
-      num_rounds: Of training; at least 2.
+      num_rounds: Of training; at least 3.
       epsilon: Of the plan.
       deadline_s: How long a step waits for the partner that is gone.
 
@@ -89,15 +89,14 @@ def demo_secure(
     """
     began = time.monotonic()
     folder.mkdir(parents=True)
-    _write_project(folder, num_rounds, epsilon, deadline_s)
-    shell = Shell(folder)
-    _enrol(shell)
+    at_least = max(num_rounds, _KILLED_IN + 2)  # the partner comes back
+    shell = enrolled(folder, num_rounds=at_least, epsilon=epsilon, wait_s=deadline_s)
     with contextlib.ExitStack() as stack:
         for partner in CLINICS:
-            stack.enter_context(_joined(shell, partner))
+            stack.enter_context(joined(shell, partner))
         is_over = threading.Event()
         loses = _Loss(
-            shell, is_over, lambda: stack.enter_context(_joined(shell, _KILLED))
+            shell, is_over, lambda: stack.enter_context(joined(shell, _KILLED))
         )
         loses.start()
         try:
@@ -105,7 +104,7 @@ def demo_secure(
         finally:
             is_over.set()
             loses.join()
-        shell.wait_for_partners()
+        shell.wait()
     shell.run("fedtrain-client", "audit", "verify", _KILLED)
     seen = what_was_seen(federation_in(folder / "aggregator-home"))
     if not loses.has_killed:
@@ -113,6 +112,46 @@ def demo_secure(
     _show(seen)
     seconds = round(time.monotonic() - began, 1)
     return {"folder": str(folder), "seconds": seconds, **seen}
+
+
+def enrolled(folder: Path, *, num_rounds: int, epsilon: float, wait_s: float) -> Shell:
+    """A federation of five clinics in ``folder`` that have approved each other's keys.
+
+    Args:
+      folder: There already, and empty.
+      num_rounds: Of training.
+      epsilon: Of the plan.
+      wait_s: The deadline of a step.
+    """
+    _write_project(folder, num_rounds, epsilon, wait_s)
+    shell = Shell(folder)
+    shell.run("fedtrain-aggregator", "init", "federation.toml", "--operator", "demo")
+    for partner in CLINICS:
+        shell.run("fedtrain-client", "request", partner)
+        shell.run("fedtrain-aggregator", "admit", f"{partner}.request", "--yes")
+    # Only now all keys are known, so that each partner can pin those of the others.
+    shell.run("fedtrain-aggregator", "partners", "invite", *CLINICS)
+    for partner in CLINICS:
+        if partner == CLINICS[0]:
+            shell.run("fedtrain-client", "review", f"{partner}.invitation")
+        shell.run("fedtrain-client", "approve", f"{partner}.invitation")
+    return shell
+
+
+def joined(shell: Shell, partner: str) -> Any:
+    """A partner's program in the background, while the context lasts."""
+    files = (f"{partner}.invitation", "--data", f"{partner}.csv")
+    command = ("fedtrain-client", "join", *files, "--format", "json")
+    return shell.background(partner, *command)
+
+
+def is_computing(line: str, round_number: int) -> bool:
+    """Whether a partner's line says that its shares are dealt in that round."""
+    if not line.startswith("{"):
+        return False
+    said = json.loads(line)
+    about = str(said.get("text", "")).startswith(f"Round {round_number + 1}:")
+    return said.get("event") == "computing" and about
 
 
 def what_was_seen(federation: Federation) -> dict[str, Any]:
@@ -170,39 +209,13 @@ class _Loss(threading.Thread):
 
     def run(self) -> None:
         while not self._is_over.wait(_POLL_S):
-            if any(map(_is_the_moment, self._shell.heard(_KILLED))):
+            if any(
+                is_computing(line, _KILLED_IN) for line in self._shell.heard(_KILLED)
+            ):
                 self._shell.kill(_KILLED)
                 self.has_killed = True
                 self._again()
                 return
-
-
-def _is_the_moment(line: str) -> bool:
-    """Whether a partner's line says that it has dealt its shares in that round."""
-    if not line.startswith("{"):
-        return False
-    said = json.loads(line)
-    text = str(said.get("text", ""))
-    return said.get("event") == "computing" and text.startswith(f"Round {_KILLED_IN}:")
-
-
-def _enrol(shell: Shell) -> None:
-    shell.run("fedtrain-aggregator", "init", "federation.toml", "--operator", "demo")
-    for partner in CLINICS:
-        shell.run("fedtrain-client", "request", partner)
-        shell.run("fedtrain-aggregator", "admit", f"{partner}.request", "--yes")
-    # Only now all keys are known, so that each partner can pin those of the others.
-    shell.run("fedtrain-aggregator", "partners", "invite", *CLINICS)
-    for partner in CLINICS:
-        if partner == CLINICS[0]:
-            shell.run("fedtrain-client", "review", f"{partner}.invitation")
-        shell.run("fedtrain-client", "approve", f"{partner}.invitation")
-
-
-def _joined(shell: Shell, partner: str) -> Any:
-    invitation, rows = f"{partner}.invitation", f"{partner}.csv"
-    arguments = ("join", invitation, "--data", rows, "--format", "json")
-    return shell.background(partner, *arguments)
 
 
 def _show(seen: dict[str, Any]) -> None:
@@ -223,7 +236,7 @@ def _write_project(
     data = write_clinics_data(folder)
     text = _PROJECT.format(
         data=data,
-        num_rounds=max(num_rounds, _KILLED_IN + 1),
+        num_rounds=num_rounds,
         epsilon=epsilon,
         clients=json.dumps(CLINICS),
         address=address,

@@ -35,7 +35,7 @@ class Shell:
         self._folder = folder
         # Ledgers and homes of the demo are the demo's own.
         self._environment = {**os.environ, "FEDTRAIN_STATE_DIR": str(folder / "state")}
-        self._partners: dict[str, subprocess.Popen[bytes]] = {}
+        self._beside: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, *command: str) -> None:
         """One command, shown and waited for."""
@@ -49,44 +49,48 @@ class Shell:
             )
         note("")
 
-    def kill(self, partner: str) -> None:
-        """Ends a partner's program at once, without a word to it: SIGKILL."""
-        note(f"$ kill -9 {partner}", style="bold")
-        self._partners[partner].kill()
-        self._partners[partner].wait()
+    def kill(self, name: str) -> None:
+        """Ends a program in the background at once, without a word to it: SIGKILL."""
+        note(f"$ kill -9 {name}", style="bold")
+        process = self._beside.pop(name)
+        process.kill()
+        process.wait()
 
-    def heard(self, partner: str) -> list[str]:
-        """The lines that a partner's program has written so far."""
-        path = self._log_of(partner)
+    def heard(self, name: str) -> list[str]:
+        """The lines that a program in the background has written so far."""
+        path = self._log_of(name)
         return path.read_text("utf-8").splitlines() if path.exists() else []
 
     @contextlib.contextmanager
-    def background(self, partner: str, *arguments: str) -> Iterator[None]:
-        """A partner's program beside the others; its words go into a log."""
-        command = ("fedtrain-client", *arguments)
-        note(f"$ {shlex.join(command)} >> {partner}.log &", style="bold")
+    def background(self, name: str, *command: str) -> Iterator[None]:
+        """A program beside the others; its words go into a log."""
+        note(f"$ {shlex.join(command)} >> {name}.log &", style="bold")
         with (
-            self._log_of(partner).open("ab") as log,
+            self._log_of(name).open("ab") as log,
             self._started(command, log) as process,
         ):
-            self._partners[partner] = process
+            self._beside[name] = process
             yield
 
-    def wait_for_partners(self) -> None:
-        """Until every partner has heard that the run is finished."""
-        for partner, process in self._partners.items():
+    def wait(self) -> None:
+        """Until every program in the background has ended well.
+
+        Raises:
+          DemoFailedError: If one has not, soon.
+        """
+        for name, process in self._beside.items():
             try:
                 code = process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 code = -1
             if code:
                 raise DemoFailedError(
-                    f"{partner} did not end well (exit code {code}); see "
-                    f"{self._log_of(partner)}."
+                    f"{name} did not end well (exit code {code}); see "
+                    f"{self._log_of(name)}."
                 )
 
-    def _log_of(self, partner: str) -> Path:
-        return self._folder / f"{partner}.log"
+    def _log_of(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
 
     @contextlib.contextmanager
     def _started(

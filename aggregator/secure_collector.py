@@ -117,12 +117,13 @@ class SecureCollector:
         """Until all who may answer have; keys are waited for longer than the rest."""
         is_first = step is Step.KEYS
         for number in range(1, (call.max_deadlines if is_first else 1) + 1):
+            deadline = self._hands.clock() + call.deadline_s
             # First the journal, then the clients: what may have left is known.
             self._hands.record(partial(self._openings, call, steps, number))
             if number == 1:
                 steps.publish()
                 self._book.tell()
-            self._wait(call, steps)
+            self._wait(call, steps, deadline)
             if not is_first or self._may_close(call, steps):
                 return
         raise TooFewClientsError(
@@ -132,8 +133,7 @@ class SecureCollector:
             f"{', '.join(steps.awaited)}. Start again to go on."
         )
 
-    def _wait(self, call: RoundCall, steps: SecureSteps) -> None:
-        deadline = self._hands.clock() + call.deadline_s
+    def _wait(self, call: RoundCall, steps: SecureSteps, deadline: float) -> None:
         goal = call.report_goal if steps.open.step is Step.KEYS else len(call.cohort)
         with self._book.changed:
             while True:

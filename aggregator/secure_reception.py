@@ -131,7 +131,12 @@ class SecureReception:
         Raises:
           RefusedError: If no session is open.
         """
-        steps, sha256 = self._steps(state), header.sha256.hex()
+        try:
+            steps = self._steps(state)
+        except RefusedError:
+            ended()
+            raise
+        sha256 = header.sha256.hex()
         path = self._spool.contribution(state, client_id, sha256)
 
         def settle(code: pb.Code) -> pb.Receipt:

@@ -116,6 +116,21 @@ def test_one_clients_answer_is_not_anothers(rounds):
     assert answered(rounds, "ada", advertisement(rounds, "ada")) == pb.ACCEPTED
 
 
+def test_after_a_restart_nothing_is_taken_of_a_session_that_is_gone(tmp_path):
+    journal, found = opened(tmp_path)
+    collecting = Collecting(found, CALL)
+    until(lambda: found.awaited == NAMES)
+    found.stop()
+    with pytest.raises(RunStoppedError):
+        collecting.done()
+    assert found.task_for("ada").kind == pb.WAIT
+    words = bytes(4 * WORDS)
+    codes = [answered(found, "ada", words, step=pb.INPUT) for _ in range(2)]
+    assert codes == [pb.LATE, pb.LATE]  # the second is not told that it is BUSY
+    assert answered(found, "ada", words) == pb.LATE
+    journal.close()
+
+
 def test_too_few_partners_that_keep_to_the_protocol_are_named(rounds):
     state = rounds.book.current
     with pytest.raises(TooFewClientsError, match="needs 3 partners; 2"):

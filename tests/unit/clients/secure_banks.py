@@ -12,10 +12,8 @@ from aggregator.journal import Journal
 from aggregator.rounds import RoundCall, Rounds
 from aggregator.secure_terms import secure_terms
 from aggregator.server import Server, serving
-from clients.home import Home
 from clients.pins import pin
 from clients.work import Cost
-from fedtrain.core.addresses import free_addresses
 from fedtrain.project.read import checked_config
 from fedtrain.wire.arrays import ArraySpec
 from fedtrain.wire.plan import Plan, PlanPrivacy
@@ -113,11 +111,12 @@ class Federation:
         self.authority = authority
         self.plan = secure_plan()
         self.clock = Clock()
-        (self.address,) = free_addresses(1)
-        terms = Terms(self.plan, self.address, "localhost")
-        for name in NAMES:
-            Bank.admitted(folder / name, authority, terms)
-        self.banks = [self._bank(folder / name, terms) for name in NAMES]
+        self.address = "127.0.0.1:0"
+        self.banks = [
+            Bank.admitted(folder / name, authority, self._terms()) for name in NAMES
+        ]
+        for bank in self.banks:
+            bank.work = WordsWork(bank.home.client_id)
         self.terms = secure_terms(
             checked_config(SECTIONS, file="test"),
             authority,
@@ -126,13 +125,16 @@ class Federation:
         self.attempts = []
         self.pool = ThreadPoolExecutor(len(NAMES) + 1)
 
-    def _bank(self, folder, terms):
-        bank = Bank(
-            Home(folder, folder.name), self.authority.invitation(folder.name, terms)
-        )
-        bank.work = WordsWork(folder.name)
-        pin(bank.home.pins_path, bank.invitation)
-        return bank
+    def _terms(self):
+        return Terms(self.plan, self.address, "localhost")
+
+    def _invite(self, port):
+        """All are admitted and the port is known: invites the banks."""
+        self.address = f"127.0.0.1:{port}"
+        for bank in self.banks:
+            name = bank.home.client_id
+            bank.invitation = self.authority.invitation(name, self._terms())
+            pin(bank.home.pins_path, bank.invitation)
 
     @contextlib.contextmanager
     def aggregator(self):
@@ -151,7 +153,9 @@ class Federation:
             self.plan.canonical(),
             self.folder / "sequences.log",
         )
-        with serving(Server(served, address=self.address), grace_s=0.5):
+        with serving(Server(served, address=self.address), grace_s=0.5) as port:
+            if self.address.endswith(":0"):
+                self._invite(port)
             try:
                 yield rounds
             finally:
@@ -162,6 +166,16 @@ class Federation:
         """Banks take part, in threads of their own."""
         banks = [bank for bank in self.banks if bank.home.client_id in names]
         return [self.pool.submit(bank.run) for bank in banks]
+
+    def close(self):
+        """Ends banks that a failed test has left waiting."""
+
+        def ends(*_):
+            raise SystemExit
+
+        for bank in self.banks:
+            bank.on_pause = bank.on_event = ends
+        self.pool.shutdown(cancel_futures=True)
 
     def collecting(self, rounds, round_number=0):
         """A round that is collected beside the test."""

@@ -32,7 +32,7 @@ def start(tmp_path, authority):
     for process in processes:
         process.kill()
         process.wait()
-    federation.pool.shutdown(cancel_futures=True)
+    federation.close()
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_a_killed_partner_is_lost_for_the_session_and_joins_the_next(
         assert_sum(collecting.result(120), in_the_sum, 0)
         rounds.committed(0, "ab" * 32)
         running.append(started(last))
-        assert_sum(rounds.collect(federation.call(1)), NAMES, 1)
+        assert_sum(federation.collecting(rounds, 1).result(120), NAMES, 1)
         rounds.finish("finished", "done")
-        assert [process.wait(60) for process in running] == [0] * 5
+        assert [process.wait(120) for process in running] == [0] * 5
     assert federation.attempts == [0, 0]
     left = {"before": 1, "after": 2}[when]
     assert last.left.count("sending") == left

@@ -10,7 +10,7 @@ from secure_banks import DEADLINE_S, NAMES, Federation, sum_of
 
 from aggregator.rounds import RunStoppedError
 from clients import audit
-from fedtrain.core.errors import PolicyError
+from fedtrain.core.errors import PolicyError, TooFewClientsError
 from fedtrain.secagg.client import ClientSession
 from fedtrain.secagg.envelopes import encoded
 from fedtrain.secagg.messages_pb2 import DEAL, Deal, DealUpload
@@ -27,7 +27,7 @@ class GoneError(Exception):
 def federation(tmp_path, authority):
     found = Federation(tmp_path, authority)
     yield found
-    found.pool.shutdown(cancel_futures=True)
+    found.close()
 
 
 def until(condition):
@@ -47,7 +47,7 @@ def test_every_round_gives_the_sum_and_nothing_but_the_sum(federation, tmp_path)
     with federation.aggregator() as rounds:
         running = federation.join()
         for number in range(2):
-            collected = rounds.collect(federation.call(number))
+            collected = federation.collecting(rounds, number).result(_PATIENCE_S)
             assert_sum(collected, NAMES, number)
             rounds.committed(number, "ab" * 32)
         assert len(list((tmp_path / "spool").glob("train-*/*"))) == 1  # the sum
@@ -102,12 +102,30 @@ def test_an_aggregator_that_is_started_again_while_keys_come_in_costs_nothing(
             collecting.result(_PATIENCE_S)
     running += federation.join(NAMES[4:])
     with federation.aggregator() as rounds:
-        assert_sum(rounds.collect(federation.call()), NAMES)
+        assert_sum(federation.collecting(rounds).result(_PATIENCE_S), NAMES)
         rounds.finish("finished", "done")
         for ended in running:
             ended.result(_PATIENCE_S)
     assert federation.attempts == [0]
     assert {len(bank.odometer.charged) for bank in federation.banks} == {1}
+
+
+def test_too_few_keys_within_all_deadlines_are_told_and_cost_nothing(federation):
+    with federation.aggregator() as rounds:
+        running = federation.join(NAMES[:3])
+        collecting = federation.collecting(rounds)
+        until(lambda: rounds.awaited == NAMES[3:])
+        for number in (1, 2, 3):
+            until(lambda n=number: rounds.book.current.num_deadlines == n)
+            federation.clock.now += DEADLINE_S
+        with pytest.raises(TooFewClientsError, match="Missing: bank-d, bank-e"):
+            collecting.result(_PATIENCE_S)
+        running += federation.join(NAMES[3:])
+        assert_sum(federation.collecting(rounds).result(_PATIENCE_S), NAMES)
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert federation.attempts == [0]
 
 
 @pytest.mark.parametrize("step", ["INPUT", "UNMASKING"])
@@ -136,7 +154,7 @@ def test_a_session_that_a_restart_ended_is_another_attempt_and_paid_for(
             collecting.result(_PATIENCE_S)
     goes_on.set()
     with federation.aggregator() as rounds:
-        collected = rounds.collect(federation.call())
+        collected = federation.collecting(rounds).result(_PATIENCE_S)
         rounds.finish("finished", "done")
         for ended in running:
             ended.result(_PATIENCE_S)
@@ -205,9 +223,9 @@ def test_a_partner_that_deals_wrong_shares_is_named_and_left_out(
 def test_a_partner_whose_pinned_keys_are_not_the_rosters_sends_nothing(federation):
     careful = federation.banks[0]
     pins = careful.home.pins_path
-    kept = [line for line in pins.read_text().splitlines() if "bank-c" not in line]
-    pins.write_text("\n".join(kept))
     with federation.aggregator() as rounds:
+        kept = [line for line in pins.read_text().splitlines() if "bank-c" not in line]
+        pins.write_text("\n".join(kept))
         collecting = federation.collecting(rounds)
         until(lambda: rounds.awaited)
         with pytest.raises(PolicyError, match="'bank-c' is not the pinned one"):
