@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from aggregator.round_state import Kind
 from aggregator.rounds import Collected, RoundCall, Rounds, RunStoppedError
@@ -92,6 +93,7 @@ class GrpcRuntime:
         again = partial(self._charge_again, number, cohort_ids, message)
         call = self._call("train", number, cohort_ids, (message, like), seed, again)
         call = call._replace(contribution=contribution_specs(round_, like))
+        like = like._replace(update=tf.nest.map_structure(_unwritten, like.update))
         if is_masked(round_):
             call = self._masked(call)
         collected = self._collected(call)
@@ -191,6 +193,11 @@ class GrpcRuntime:
             info=info if service.repeats_simulation else {},
             before_attempt=before_attempt,
         )
+
+
+def _unwritten(leaf: Any) -> Any:
+    """Zeros that take no memory, while partners are waited for, until written."""
+    return np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype)
 
 
 def _sum_of(collected: Collected, round_: Round, like: Contribution) -> Contribution:

@@ -26,8 +26,7 @@ def train_phases(
       on_trained: Hears the state between the two, before the first round of the
         second; not where a run is resumed later than that.
     """
-    state = project.round_.init(project.starting_weights())
-    first = train(training, state)
+    first = train(training, project.round_.init(project.starting_weights()))
     if int(first.state.round_number) == training.num_rounds:
         on_trained(first.state)
     num_rounds = project.config.all_rounds

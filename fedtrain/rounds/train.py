@@ -109,6 +109,7 @@ def train(run: TrainingRun, state: ServerState) -> TrainResult:
       CheckpointError, LedgerError: When what was saved cannot be trusted.
     """
     progress = _restored(run, state)
+    del state  # while rounds run, the start's weights are not kept
     reports = []
     with ReadingAhead(run) as ahead:
         while not _is_done(run, progress):
