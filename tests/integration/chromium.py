@@ -19,7 +19,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--remote-debugging-pipe"
 )
-_WAIT_S = 60.0
+_WAIT_S = 300.0
 
 
 def chromium_program() -> str | None:

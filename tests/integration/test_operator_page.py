@@ -1,7 +1,6 @@
 """The operator's page in a real browser: scripts, policy, and what a person sees."""
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,5 @@ def test_page_is_opened_by_the_token_and_follows_the_round(browser, tmp_path: Pa
         assert browser.evaluate(width) <= 360
         assert browser.evaluate("document.cookie") == ""
         submit(shown.rounds, "bank-c", arrays_of("bank-c", 2), round_number=2)
-        began = time.monotonic()
         browser.wait_for("document.body.innerText.includes('closed with 3')")
-        assert time.monotonic() - began < 15
         assert all(name in browser.text() for name in NAMES)
