@@ -14,6 +14,7 @@ from fedtrain.core.errors import BudgetExhaustedError, PrivacyError
 from fedtrain.core.mechanism import Mechanism
 from fedtrain.data.cohorts import CohortSampler
 from fedtrain.privacy import accounting, events
+from fedtrain.privacy.kept_promise import check_mechanisms, check_sampler
 from fedtrain.privacy.ledger import Charge, Ledger
 from fedtrain.privacy.plan import PrivacyPlan
 from fedtrain.privacy.spending import Spending
@@ -71,8 +72,8 @@ class RunPrivacy:
     def __post_init__(self) -> None:
         """The mechanisms keep the plan, and the sampler keeps the mechanisms' needs."""
         validate.positive_integer(reserve_rounds=self.reserve_rounds)
-        _check_mechanisms(self.plan, self.mechanisms)
-        _check_sampler(self.plan, self.mechanisms, self.sampler)
+        check_mechanisms(self.plan, self.mechanisms)
+        check_sampler(self.plan, self.mechanisms, self.sampler)
         _refuse_overspending(self)
 
     @property
@@ -320,40 +321,6 @@ def _with_promise(privacy: RunPrivacy, input_hash: str) -> str:
     }
     plain = json.dumps(promise, sort_keys=True, default=repr)
     return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _check_mechanisms(plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]) -> None:
-    if not mechanisms:
-        raise PrivacyError(
-            "The round has no privacy mechanism, so nothing keeps the plan. Use "
-            "dp_sgd(...), gaussian_mechanism(...) or dp_fed_sgd(...)."
-        )
-    for mechanism in mechanisms:
-        if (mechanism.unit, mechanism.trust) != (plan.unit, plan.trust):
-            raise PrivacyError(
-                f"The plan promises unit = {plan.unit!r}, trust = {plan.trust!r}, but "
-                f"the {mechanism.name} mechanism gives {mechanism.unit!r}, "
-                f"{mechanism.trust!r}."
-            )
-
-
-def _check_sampler(
-    plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...], sampler: CohortSampler
-) -> None:
-    needed = max(mechanism.min_separation for mechanism in mechanisms)
-    if sampler.min_separation < needed:
-        raise PrivacyError(
-            f"The {mechanisms[0].name} mechanism needs {needed} rounds between two "
-            f"participations, but the {sampler.name} sampler promises "
-            f"{sampler.min_separation}. Use cyclic_sampler(min_separation={needed})."
-        )
-    claimed = plan.unit == "client" and plan.amplifies
-    if claimed and not sampler.amplifies:
-        raise PrivacyError(
-            f"The plan claims amplification by Poisson sampling, but the {sampler.name}"
-            " sampler does not earn it. Use poisson_sampler(..., "
-            "cohort_is_hidden=True), or plan without amplification."
-        )
 
 
 def _refuse_overspending(privacy: RunPrivacy) -> None:
