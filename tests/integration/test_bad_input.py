@@ -160,6 +160,16 @@ def test_nan_in_data_names_client_row_column_and_value(
         assert word in errors
 
 
+def test_a_word_in_a_column_of_numbers_names_file_row_column_and_value(
+    refused: Any,
+) -> None:
+    frame = rows().astype({"dose": object})
+    frame.loc[7, "dose"] = "high"
+    errors = refused(frame=frame)
+    for word in ("rows:", "Row 7", "'dose'", "'high'"):
+        assert word in errors
+
+
 def test_label_out_of_range_in_test_rows(tmp_path: Path, refused: Any) -> None:
     rows().assign(outcome=7).to_csv(tmp_path / "test.csv", index=False)
     data = (

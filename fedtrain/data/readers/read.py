@@ -121,7 +121,11 @@ def from_dataframe(  # noqa: PLR0913 - one argument for each part a column can p
     table = table_of(frame)
     roles = {"label": label, "client": client, "entity": entity, "weight": weight}
     if schema is None:
-        schema = infer_schema(table, **_with_label(roles, table), features=features)
+        labelled = _with_label(roles, table)
+        try:
+            schema = infer_schema(table, **labelled, features=features)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     else:
         _agrees(schema, roles)
     return from_table(
