@@ -53,12 +53,12 @@ def test_a_killed_partner_is_lost_for_the_session_and_joins_the_next(
         until(lambda: rounds.awaited == ("bank-e",))
         federation.clock.now += DEADLINE_S
         in_the_sum = NAMES if when == "after" else NAMES[:4]
-        assert_sum(collecting.result(120), in_the_sum, 0)
+        assert_sum(collecting.result(240), in_the_sum, 0)
         rounds.committed(0, "ab" * 32)
         running.append(started(last))
-        assert_sum(federation.collecting(rounds, 1).result(120), NAMES, 1)
+        assert_sum(federation.collecting(rounds, 1).result(240), NAMES, 1)
         rounds.finish("finished", "done")
-        assert [process.wait(120) for process in running] == [0] * 5
+        assert [process.wait(240) for process in running] == [0] * 5
     assert federation.attempts == [0, 0]
     left = {"before": 1, "after": 2}[when]
     assert last.left.count("sending") == left

@@ -16,7 +16,7 @@ from fedtrain.secagg.envelopes import encoded
 from fedtrain.secagg.messages_pb2 import DEAL, Deal, DealUpload
 
 pytestmark = pytest.mark.network
-_PATIENCE_S = 120.0
+_PATIENCE_S = 240.0
 
 
 class GoneError(Exception):
