@@ -109,7 +109,7 @@ class Server:
             self._close()
             raise ConfigError(
                 f"{self._address} cannot be listened on: is another aggregator running "
-                "there? Stop it, or choose another service.port."
+                "there? Stop it, or choose another service.address."
             ) from error
         await self._server.start()
         _LOG.info("Listening on port %d", self.port)
