@@ -20,7 +20,7 @@ from aggregator.spool import Spool
 from fedtrain.core.errors import FedtrainError, TooFewClientsError
 from fedtrain.secagg.blame import BreachError
 from fedtrain.secagg.masks import content
-from fedtrain.secagg.server import Step
+from fedtrain.secagg.server import LateError, Step
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 1.0
@@ -152,7 +152,7 @@ class SecureCollector:
         late = steps.awaited
         try:
             steps.close()
-        except (TooFewClientsError, BreachError) as error:
+        except (TooFewClientsError, BreachError, LateError) as error:
             self._fail(call, step, str(error))
         if step <= Step.INPUTS:
             self._hands.record(lambda: self._losses(call, steps, step, late))

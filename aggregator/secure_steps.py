@@ -140,17 +140,22 @@ class SecureSteps:
 
     def publish(self) -> None:
         """Opens the upcoming step."""
-        self.open = self.upcoming
+        with self._lock:
+            self.open = self.upcoming
 
     def close(self) -> None:
         """Ends the open step and makes the next one, for those who answered.
 
+        From here until ``publish`` nobody is asked for anything.
+
         Raises:
           TooFewClientsError: If fewer than the threshold answered.
           BreachError: If the sum cannot be had; see ``guilty``.
+          LateError: If the session is over, or at another step.
         """
         with self._lock:
             session, step = self._session, self.open.step
+            self.open = self.open._replace(messages={})
             if step is Step.UNMASK:
                 self.total = session.close_unmask()
                 self.upcoming = OpenStep(Step.OVER, {})
