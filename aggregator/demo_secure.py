@@ -149,7 +149,10 @@ def is_computing(line: str, round_number: int) -> bool:
     """Whether a partner's line says that its shares are dealt in that round."""
     if not line.startswith("{"):
         return False
-    said = json.loads(line)
+    try:
+        said = json.loads(line)
+    except ValueError:  # the partner is writing it
+        return False
     about = str(said.get("text", "")).startswith(f"Round {round_number + 1}:")
     return said.get("event") == "computing" and about
 
