@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aggregator.events import Draft, now_ms
 from aggregator.journal import JournalUnavailableError
@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 600.0
 _POLL_S = 1.0
 _DONE = frozenset({"closed", "charged", "committed"})
+_Stored = TypeVar("_Stored")
 
 
 class RunStoppedError(FedtrainError):
@@ -55,14 +56,14 @@ class Collector:
         self._spool = spool
         self._clock = clock
         self._is_stopping = False
-        hands = Hands(self.record, self._check_going_on, clock)
+        hands = Hands(self.record, self.stored, self._check_going_on, clock)
         self._secure = SecureCollector(book, spool, desk, hands)
 
     def collect(self, call: RoundCall) -> Collected:
         """See ``Rounds.collect``."""
         call.check(self._book.run_id)
         self._check_going_on()  # a round planned now would undo an ending
-        broadcast = self._stored(call)
+        broadcast = self._broadcast(call)
         state = self._begun(call, broadcast)
         if call.secure is not None:
             state = self._summed(call, call.secure, broadcast, state)
@@ -112,28 +113,43 @@ class Collector:
                 else:
                     return
 
+    def stored(self, what: str, store: Callable[[], _Stored]) -> _Stored:
+        """What ``store`` gives; a full disk is waited for, ten minutes.
+
+        Args:
+          what: Is written, for people.
+          store: Writes a file anew with every call.
+
+        Raises:
+          JournalError: If the disk stays full.
+        """
+        give_up = self._clock() + _PATIENCE_S
+        while True:
+            try:
+                return store()
+            except OSError as error:
+                self._check_going_on()
+                if self._clock() > give_up:
+                    raise JournalError(
+                        f"The {what} cannot be written: {error}. Make room on the "
+                        "disk of the aggregator's folder, then start again."
+                    ) from error
+                _LOG.warning("Waiting for the disk", exc_info=True)
+            with self._book.changed:
+                self._book.changed.wait(_POLL_S)
+
     def stop(self) -> None:
         """See ``Rounds.stop``."""
         self._is_stopping = True
         with self._book.changed:
             self._book.changed.notify_all()
 
-    def _stored(self, call: RoundCall) -> SpooledFile:
+    def _broadcast(self, call: RoundCall) -> SpooledFile:
         specs = [ArraySpec.of(array) for array in call.broadcast]
-        give_up = self._clock() + _PATIENCE_S
-        while True:
-            try:
-                return self._spool.store_broadcast(chunks(specs, call.broadcast))
-            except OSError as error:
-                self._check_going_on()
-                if self._clock() > give_up:
-                    raise JournalError(
-                        f"The broadcast cannot be written: {error}. Make room on the "
-                        "disk of the aggregator's folder, then start again."
-                    ) from error
-                _LOG.warning("Waiting for the disk", exc_info=True)
-            with self._book.changed:
-                self._book.changed.wait(_POLL_S)
+        return self.stored(
+            "broadcast",
+            lambda: self._spool.store_broadcast(chunks(specs, call.broadcast)),
+        )
 
     def _begun(self, call: RoundCall, broadcast: SpooledFile) -> RoundState:
         found = self._book.find(call.kind, call.round_number)

@@ -7,7 +7,6 @@ one has fresh keys, and is charged by itself.
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from aggregator.events import Draft, now_ms
@@ -57,11 +56,13 @@ class Hands(NamedTuple):
 
     Attributes:
       record: Records what a function drafts; waits for a full disk.
+      stored: Writes a file of that name and function; waits for a full disk.
       check_going_on: Raises where the run is being stopped.
       clock: Seconds of a clock that only goes forward.
     """
 
     record: Callable[[Callable[[], Sequence[Draft]]], None]
+    stored: Callable[[str, Callable[[], str]], str]
     check_going_on: Callable[[], None]
     clock: Callable[[], float]
 
@@ -114,17 +115,20 @@ class SecureCollector:
                 _LOG.warning("round %d: %s", call.round_number + 1, BreachError(blame))
 
     def _await_step(self, call: RoundCall, steps: SecureSteps, step: Step) -> None:
-        """Until all who may answer have; keys are waited for longer than the rest."""
+        """Until all who may answer have; keys are waited for longer than the rest.
+
+        Where too many have broken the protocol nothing is waited for: the session
+        fails, and the next one is without them, or has no roster.
+        """
         is_first = step is Step.KEYS
         for number in range(1, (call.max_deadlines if is_first else 1) + 1):
-            deadline = self._hands.clock() + call.deadline_s
             # First the journal, then the clients: what may have left is known.
-            self._hands.record(partial(self._openings, call, steps, number))
+            deadline = self._noted(call, steps, number)
             if number == 1:
                 steps.publish()
                 self._book.tell()
             self._wait(call, steps, deadline)
-            if not is_first or self._may_close(call, steps):
+            if not is_first or steps.is_hopeless or self._may_close(call, steps):
                 return
         raise TooFewClientsError(
             f"Round {call.round_number} has the keys of {len(steps.open.answered)} "
@@ -132,6 +136,18 @@ class SecureCollector:
             f"secure aggregation needs {steps.roster.parameters.threshold}. Missing: "
             f"{', '.join(steps.awaited)}. Start again to go on."
         )
+
+    def _noted(self, call: RoundCall, steps: SecureSteps, number: int) -> float:
+        """Records that a step is waited for; the end of the wait, by the clock."""
+        deadline = 0.0
+
+        def drafts() -> list[Draft]:
+            nonlocal deadline  # asked again while the disk is full
+            deadline = self._hands.clock() + call.deadline_s
+            return self._openings(call, steps, number)
+
+        self._hands.record(drafts)
+        return deadline
 
     def _wait(self, call: RoundCall, steps: SecureSteps, deadline: float) -> None:
         goal = call.report_goal if steps.open.step is Step.KEYS else len(call.cohort)
@@ -204,7 +220,9 @@ class SecureCollector:
         state, total = self._state(call), steps.total
         if total is None:
             raise SessionFailedError("The session was not opened.")
-        sha256 = self._spool.store_sum(state, content(total))
+        sha256 = self._hands.stored(
+            "sum", lambda: self._spool.store_sum(state, content(total))
+        )
         body = {
             "accepted": list(state.survivors),
             "lost": dict(state.lost),

@@ -104,14 +104,14 @@ class Collecting:
             self._error = error
 
     def done(self):
-        self._thread.join(60)
+        self._thread.join(120)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error
         return self._result
 
 
-def until(condition, timeout_s=10.0):
+def until(condition, timeout_s=120.0):
     give_up = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < give_up
