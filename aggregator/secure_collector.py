@@ -209,9 +209,8 @@ class SecureCollector:
         """Contributions in the sum whose line in the journal did not come in time."""
         if step is not Step.INPUTS:
             return []
-        body = {"sha256": "", "sequence": 0}
         return [
-            self._book.draft(state, "accepted", {"client": name, **body})
+            self._book.draft(state, "accepted", steps.notes[name])
             for name in steps.survivors
             if name not in state.accepted
         ]

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aggregator.journal import JournalUnavailableError
-from aggregator.round_state import RoundState
+from aggregator.round_state import RoundState, answer_to
 from aggregator.run_book import RunBook
 from aggregator.secure_collector import SecureDesk
 from aggregator.secure_steps import SecureSteps
@@ -141,10 +142,14 @@ class SecureReception:
 
         def settle(code: pb.Code) -> pb.Receipt:
             del code  # whole numbers are always finite
-            take = (client_id, Step.INPUTS, header.step_message, chunks_of(path))
+            note = {"client": client_id, "sha256": sha256, **facts}
+            content = chunks_of(path)
+            take = partial(
+                steps.take_input, client_id, header.step_message, content, note=note
+            )
             try:
-                self._told(steps.take, *take)
-                self._note(state, {"client": client_id, "sha256": sha256, **facts})
+                self._told(take)
+                self._note(state, steps.notes[client_id])
             finally:
                 path.unlink(missing_ok=True)
             return pb.Receipt(code=pb.ACCEPTED)
@@ -171,6 +176,8 @@ class SecureReception:
                 raise RefusedError(pb.LATE, _LATE)
             if body["client"] in found.accepted:
                 return
+            if answer_to(found, body["client"], body["sha256"]) != pb.ACCEPTED:
+                raise RefusedError(pb.LATE, _LATE)
             try:
                 self._book.record([self._book.draft(found, "accepted", body)])
             except JournalUnavailableError as error:

@@ -6,12 +6,14 @@ process that ends forgets the session, and nobody can go on with it.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedtrain.secagg.blame import OPERATOR, Blame, BreachError
+from fedtrain.secagg.blame import OPERATOR, Blame, BreachError, UnauthenticError
+from fedtrain.secagg.envelopes import parsed
 from fedtrain.secagg.masks import Vector
 from fedtrain.secagg.roster import Roster
 from fedtrain.secagg.server import LateError, ServerSession, Step
@@ -44,6 +46,7 @@ class SecureSteps:
       upcoming: The one that ``publish`` opens: clients do not see it before.
       failed: Why a client has left the session or was left out, by client; replaced and
         never changed.
+      notes: What the journal is to say of each input that is in the sum, by client.
       total: The sum of the survivors' vectors once the last step is closed.
     """
 
@@ -55,6 +58,7 @@ class SecureSteps:
         self.open = OpenStep(Step.KEYS, {})
         self.upcoming = OpenStep(Step.KEYS, dict.fromkeys(roster.client_ids, opening))
         self.failed: Mapping[str, str] = {}
+        self.notes: dict[str, Mapping[str, Any]] = {}
         self.total: Vector | None = None
 
     @property
@@ -101,31 +105,43 @@ class SecureSteps:
         is_asked = client_id in open_.messages and client_id not in open_.answered
         return open_ if is_asked and client_id not in self.failed else None
 
-    def take(
-        self, client_id: str, step: Step, message: bytes, content: Iterable[bytes] = ()
-    ) -> None:
-        """Takes a client's answer; one that was taken before changes nothing.
-
-        Args:
-          client_id: Who sends it.
-          step: What it answers.
-          message: The answer; of INPUTS what announces it.
-          content: The words of INPUTS; read only if they are new.
+    def take(self, client_id: str, step: Step, message: bytes) -> None:
+        """Takes a client's short answer; one that was taken before changes nothing.
 
         Raises:
           LateError: If the step is not open any more.
           UnauthenticError: If the client did not sign it for this session and step.
           BreachError: If it breaks the protocol: the client has left the session.
         """
-        with self._lock:
-            try:
-                self._receive(step, message, content)
-            except BreachError as error:
-                self._fail(client_id, str(error))
-                raise
-            open_ = self.open
-            if step is open_.step and client_id in self._session.responders(step):
-                self.open = open_._replace(answered=open_.answered | {client_id})
+        with self._taking(client_id, step):
+            self._receive(step, message)
+
+    def take_input(
+        self,
+        client_id: str,
+        message: bytes,
+        content: Iterable[bytes],
+        *,
+        note: Mapping[str, Any],
+    ) -> None:
+        """Takes a client's masked input; one that was taken before changes nothing.
+
+        Args:
+          client_id: Who sends it.
+          message: What announces it.
+          content: Its words; read only if they are new.
+          note: For ``notes``; kept only if the words are new.
+
+        Raises:
+          LateError: If inputs are not waited for any more.
+          UnauthenticError: If the client did not sign it for this session and step.
+          BreachError: If it breaks the protocol: the client has left the session.
+        """
+        if parsed(message).sender != client_id:
+            raise UnauthenticError(f"{client_id} sends the input of another client.")
+        with self._taking(client_id, Step.INPUTS):
+            self._session.receive_input(message, content)
+            self.notes.setdefault(client_id, note)
 
     def take_complaint(self, client_id: str, message: bytes) -> None:
         """Hears a client that was dealt wrong shares and has left the session.
@@ -174,11 +190,21 @@ class SecureSteps:
         }[step]
         return dict.fromkeys(session.responders(step), close())
 
-    def _receive(self, step: Step, message: bytes, content: Iterable[bytes]) -> None:
+    @contextmanager
+    def _taking(self, client_id: str, step: Step) -> Iterator[None]:
+        """Around what takes an answer: by one thread at a time."""
+        with self._lock:
+            try:
+                yield
+            except BreachError as error:
+                self._fail(client_id, str(error))
+                raise
+            open_ = self.open
+            if step is open_.step and client_id in self._session.responders(step):
+                self.open = open_._replace(answered=open_.answered | {client_id})
+
+    def _receive(self, step: Step, message: bytes) -> None:
         session = self._session
-        if step is Step.INPUTS:
-            session.receive_input(message, content)
-            return
         receive = {
             Step.KEYS: session.receive_keys,
             Step.SHARES: session.receive_shares,

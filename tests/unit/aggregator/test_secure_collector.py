@@ -7,13 +7,15 @@ import pytest
 
 from aggregator.journal import JournalUnavailableError
 from aggregator.rounds import RunStoppedError
+from aggregator.uploads import RefusedError
 from fedtrain.core.errors import TooFewClientsError
 from fedtrain.secagg.messages_pb2 import ADVERTISEMENT, Advertisement
 from fedtrain.wire import messages_pb2 as pb
-from tests.unit.aggregator.light_round import Collecting, opened
+from tests.unit.aggregator.light_round import Collecting, opened, until
 from tests.unit.aggregator.secure_round import (
     CALL,
     NAMES,
+    PATIENCE_S,
     WORDS,
     Partners,
     answered,
@@ -80,6 +82,33 @@ def test_the_opened_sum_waits_for_room_on_the_disk(rounds, monkeypatch):
     (total,) = collecting.done().total()
     np.testing.assert_array_equal(total, np.full(WORDS, 1 + 2 + 3, np.uint32))
     assert len(tries) == 3
+
+
+def test_an_input_whose_line_was_not_written_in_time_is_in_the_journal_as_it_came(
+    rounds, monkeypatch
+):
+    reception = rounds._reception._secure
+    note = reception._note
+
+    def unwritten(state, body):
+        if body["client"] == "cyd":
+            raise RefusedError(pb.BUSY, "not now")
+        note(state, body)
+
+    monkeypatch.setattr(reception, "_note", unwritten)
+    collecting = Collecting(rounds, CALL)
+    partners = Partners(rounds)
+    for step in (pb.KEYS, pb.SHARES):
+        partners.answer(step)
+    assert partners.answer(pb.INPUT) == [pb.ACCEPTED, pb.ACCEPTED, pb.BUSY]
+    until(lambda: rounds.task_for("cyd").step == pb.CONSISTENCY, PATIENCE_S)
+    noted = rounds.book.current.accepted["cyd"]
+    assert noted.sha256 == partners.input_sha256("cyd")
+    assert noted.sequence > 0
+    assert partners.send_input("cyd") == pb.DUPLICATE
+    rounds.stop()
+    with pytest.raises(RunStoppedError):
+        collecting.done()
 
 
 def test_too_many_that_cheat_with_their_keys_end_the_round_at_once(rounds):

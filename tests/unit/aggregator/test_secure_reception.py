@@ -1,36 +1,22 @@
 """Answers to steps of secure aggregation that are not what was asked for."""
 
-import hashlib
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.rounds import RunStoppedError
-from aggregator.secure_terms import SecureTerms
 from fedtrain.core.errors import TooFewClientsError
-from fedtrain.secagg.answered import RememberedRounds
-from fedtrain.secagg.approval import Approval
-from fedtrain.secagg.client import ClientSession
-from fedtrain.secagg.parameters import parameters_for
 from fedtrain.wire import messages_pb2 as pb
-from fedtrain.wire.arrays import ArraySpec
 from fedtrain.wire.decoding import MOST_MESSAGE_BYTES
-from tests.unit.aggregator.light_round import (
-    PLAN_SHA256,
-    Collecting,
-    call,
-    opened,
-    send,
-    until,
+from tests.unit.aggregator.light_round import Collecting, opened, until
+from tests.unit.aggregator.secure_round import (
+    CALL,
+    NAMES,
+    PATIENCE_S,
+    TERMS,
+    WORDS,
+    Partners,
+    answered,
+    session_of,
 )
-
-NAMES = ("ada", "bob", "cyd")
-WORDS = 5
-OPERATOR = Ed25519PrivateKey.generate()
-IDENTITIES = {name: Ed25519PrivateKey.generate() for name in NAMES}
-KEYS = {name: key.public_key().public_bytes_raw() for name, key in IDENTITIES.items()}
-TERMS = SecureTerms(parameters_for(3), KEYS, OPERATOR, bytes.fromhex(PLAN_SHA256))
-CALL = call(NAMES, contribution=(ArraySpec((WORDS,), "uint32"),), secure=TERMS, least=3)
 
 
 @pytest.fixture
@@ -38,7 +24,7 @@ def rounds(tmp_path):
     """A round that waits for the keys of all."""
     journal, found = opened(tmp_path)
     collecting = Collecting(found, CALL)
-    until(lambda: found.awaited == NAMES)
+    until(lambda: found.awaited == NAMES, PATIENCE_S)
     yield found
     found.stop()
     with pytest.raises(RunStoppedError):
@@ -48,35 +34,7 @@ def rounds(tmp_path):
 
 def advertisement(rounds, name):
     """What an honest client answers to its task."""
-    agreed = TERMS.parameters
-    approval = Approval(
-        operator_key=OPERATOR.public_key(),
-        plan_sha256=bytes.fromhex(PLAN_SHA256),
-        pinned_keys=KEYS,
-        vector_length=WORDS,
-        least_clients=3,
-        least_colluding=agreed.num_colluding,
-        least_honest_survivors=agreed.num_honest_survivors,
-    )
-    session = ClientSession(
-        rounds.task_for(name).step_message,
-        client_id=name,
-        identity=IDENTITIES[name],
-        approval=approval,
-        answered=RememberedRounds(),
-    )
-    return session.advertisement()
-
-
-def answered(rounds, name, content, **changes):
-    values = {
-        "step": pb.KEYS,
-        "kind": pb.TRAIN,
-        "num_bytes": len(content),
-        "sha256": hashlib.sha256(content).digest(),
-        "plan_sha256": bytes.fromhex(PLAN_SHA256),
-    }
-    return send(rounds, name, pb.SubmitHeader(**{**values, **changes}), content)
+    return session_of(rounds, name).advertisement()
 
 
 def test_a_task_has_the_step_and_who_is_not_asked_waits(rounds):
@@ -119,7 +77,7 @@ def test_one_clients_answer_is_not_anothers(rounds):
 def test_after_a_restart_nothing_is_taken_of_a_session_that_is_gone(tmp_path):
     journal, found = opened(tmp_path)
     collecting = Collecting(found, CALL)
-    until(lambda: found.awaited == NAMES)
+    until(lambda: found.awaited == NAMES, PATIENCE_S)
     found.stop()
     with pytest.raises(RunStoppedError):
         collecting.done()
@@ -135,3 +93,30 @@ def test_too_few_partners_that_keep_to_the_protocol_are_named(rounds):
     state = rounds.book.current
     with pytest.raises(TooFewClientsError, match="needs 3 partners; 2"):
         TERMS.roster(state, without={"bob"})
+
+
+def test_an_input_that_comes_while_its_attempt_is_aborted_is_late(rounds, monkeypatch):
+    partners = Partners(rounds)
+    for step in (pb.KEYS, pb.SHARES):
+        partners.answer(step)
+    reception = rounds._reception._secure
+    note = reception._note
+
+    def aborts_before(state, body):
+        with rounds.book.changed:
+            rounds.book.record([rounds.book.draft(state, "aborted", {"why": "test"})])
+        note(state, body)
+
+    monkeypatch.setattr(reception, "_note", aborts_before)
+    assert partners.answer(pb.INPUT, ["ada"]) == [pb.LATE]
+
+
+def test_the_input_of_one_client_is_not_taken_from_another(rounds):
+    partners = Partners(rounds)
+    for step in (pb.KEYS, pb.SHARES):
+        partners.answer(step)
+    assert partners.answer(pb.INPUT, ["ada"]) == [pb.ACCEPTED]
+    (message, content) = partners.inputs["ada"]
+    code = answered(rounds, "bob", content, step=pb.INPUT, step_message=message)
+    assert code == pb.CONFLICT
+    assert rounds.book.current.survivors == ("ada",)
