@@ -254,7 +254,7 @@ class Authority:
             "server_name": terms.server_name,
             "plan": terms.plan.canonical().decode(),
             "plan_sha256": terms.plan.sha256,
-            "roster": self.roster() if terms.plan.secure_aggregation else {},
+            "roster": self._roster_of(terms.plan),
             "demo": partner.demo,
         }
         return signed_document(Invitation, content, operator)
@@ -372,6 +372,12 @@ class Authority:
             for partner in self.partners()
             if partner.state == "admitted"
         }
+
+    def _roster_of(self, plan: Plan) -> dict[str, str]:
+        """The keys that the partners of ``plan`` pin."""
+        if not plan.secure_aggregation:
+            return {}
+        return {k: v for k, v in self.roster().items() if k in plan.partners}
 
     def operator_key(self) -> Ed25519PrivateKey:
         """The operator's identity key: it signs invitations and rosters."""

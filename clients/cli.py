@@ -15,7 +15,7 @@ from clients.agent import Agent, Event
 from clients.checking import dry_run
 from clients.home import Home, default_home
 from clients.local import local_rows
-from clients.pins import check_names_all, pin, words_of
+from clients.pins import check_names_all, keys_of_partners, pin, words_of
 from clients.policy import Facts, Policy, policy_for, read_policy, write_policy
 from clients.transport import Transport, caller_of
 from fedtrain.cli.output import Format, note, show_json, show_table, show_text
@@ -50,6 +50,10 @@ HomeFolder = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", help="Your rows: a file or a URL.")]
 _INTERRUPTED = "Ended here. Start it again to go on: no answer is lost or sent twice."
+_LEFT_SESSION = (
+    "Ended here. Start it again to go on. A round of secure aggregation that was under "
+    "way goes on without you; what you paid for it stays spent."
+)
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 
 
@@ -103,7 +107,8 @@ def review(
                 "plan_sha256": plan.sha256,
                 "operator_fingerprint": invited.fingerprint,
                 "partner_fingerprints": {
-                    name: words_of(key) for name, key in invited.roster.items()
+                    name: words_of(key)
+                    for name, key in keys_of_partners(invited.roster, plan).items()
                 },
                 "address": invited.address,
                 "demo": invited.demo,
@@ -115,7 +120,7 @@ def review(
     show_text(in_words(plan))
     show_text(f"Operator's key  {invited.fingerprint}  (compare it by phone)")
     show_text(f"Aggregator      {invited.address}; only you call it, never it you")
-    for name, key in invited.roster.items():
+    for name, key in keys_of_partners(invited.roster, plan).items():
         show_text(f"Key of {name}  {words_of(key)}  (compare it by phone)")
     if invited.demo:
         show_text("A DEMONSTRATION: the operator made your keys.", style="yellow")
@@ -177,6 +182,8 @@ def approve(
         show_json(facts)
         return
     show_text(f"Approved plan {plan.sha256} in {own.policy_path}.")
+    for name, key in keys_of_partners(invited.roster, plan).items():
+        show_text(f"Pinned key    {name}: {words_of(key)}")
     show_text(
         "Next          `fedtrain-client check`, then `fedtrain-client join`. To take "
         "the approval back, take the hash out of the file."
@@ -218,7 +225,9 @@ def join(
             try:
                 Agent(calls, own, invited, local).run()
             except KeyboardInterrupt:
-                tell(Event("interrupted", _INTERRUPTED, {}))
+                is_secure = invited.parsed_plan().secure_aggregation
+                text = _LEFT_SESSION if is_secure else _INTERRUPTED
+                tell(Event("interrupted", text, {}))
                 raise typer.Exit(130) from None
 
 

@@ -9,13 +9,13 @@ changes them.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.core.files import write_atomically
 from fedtrain.project.toml_text import toml_text
 from fedtrain.wire.enrolment import Invitation
 from fedtrain.wire.identity import fingerprint, public_key_from
+from fedtrain.wire.plan import Plan
 
 _HEAD = """\
 # Identity keys of the partners, as they were when you approved a plan with secure
@@ -27,6 +27,8 @@ _HEAD = """\
 def pin(path: Path, invitation: Invitation) -> None:
     """Adds the keys in ``invitation`` to the file at ``path``.
 
+    Keys of others than the plan's partners are left out: nobody has agreed to them.
+
     Args:
       path: Of the file; it need not exist.
       invitation: Whose keys a person has seen; without secure aggregation it has none.
@@ -34,12 +36,13 @@ def pin(path: Path, invitation: Invitation) -> None:
     Raises:
       PolicyError: If a partner has another key than the one that is pinned.
     """
-    if not invitation.roster:
+    invited = keys_of_partners(invitation.roster, invitation.parsed_plan())
+    if not invited:
         return
     known = pinned(path)
     changed = [
         f"{name} has the key {words_of(key)}, and pinned is {words_of(known[name])}"
-        for name, key in invitation.roster.items()
+        for name, key in invited.items()
         if known.get(name, key) != key
     ]
     if changed:
@@ -48,7 +51,7 @@ def pin(path: Path, invitation: Invitation) -> None:
             "was approved. Ask these partners by phone; if a key is new, take its line "
             "out of the file and approve again."
         )
-    text = toml_text({**known, **invitation.roster})
+    text = toml_text({**known, **invited})
     write_atomically(path, f"{_HEAD}\n{text}", mode=0o600)
 
 
@@ -58,10 +61,10 @@ def check_names_all(invitation: Invitation) -> None:
     Raises:
       PolicyError: Naming who is missing in it.
     """
-    if not invitation.parsed_plan().secure_aggregation:
+    plan = invitation.parsed_plan()
+    if not plan.secure_aggregation:
         return
-    service: Any = invitation.parsed_plan().task["sections"].get("service", {})
-    missing = [one for one in service["clients"] if one not in invitation.roster]
+    missing = sorted(plan.partners - set(invitation.roster))
     if missing:
         raise PolicyError(
             f"The invitation has no key of {', '.join(missing)}: they were not "
@@ -85,6 +88,15 @@ def pinned(path: Path) -> dict[str, str]:
     for key in found.values():
         public_key_from(str(key))
     return {name: str(key) for name, key in found.items()}
+
+
+def keys_of_partners(keys: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """Those of ``keys`` that belong to the plan's partners.
+
+    Others may be pinned too, for other plans. In a session of this one they would be
+    clients that nobody has agreed to, and could be the operator's own.
+    """
+    return {name: key for name, key in keys.items() if name in plan.partners}
 
 
 def raw_keys(keys: Mapping[str, str]) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ charge and the audit log before the masked contribution leaves, and that the ses
 answered before the shares leave that open it.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from clients.audit import AuditLog
 from clients.calls import Calls, RejectedError, RoundClosedError
 from clients.home import Home
 from clients.patience import Patience
-from clients.pins import pinned, raw_keys
+from clients.pins import keys_of_partners, pinned, raw_keys
 from clients.policy import Policy
 from clients.taking_part import TakingPart
 from clients.work import RoundTask
@@ -114,6 +115,9 @@ class SecurePart:
         except RejectedError as error:
             self._means.tell("rejected", f"Round {asked.round_number + 1}: {error}")
             self._means.pause(_PAUSE_S)
+        except RoundClosedError:
+            self._means.pause(_PAUSE_S)  # what is asked next may not be ready yet
+            raise
 
     def _answer(
         self,
@@ -127,6 +131,8 @@ class SecurePart:
         open_ = self._open
         if open_ is None or not _is_same_attempt(open_.asked, asked):
             self._say_lost(asked)
+        elif open_.asked.broadcast_sha256 != asked.broadcast_sha256:
+            raise relay_breach("the weights are not those that the keys were asked for")
         elif task.step == pb.INPUT:
             self._contribute(part, task, open_, allowed)
         else:
@@ -174,10 +180,11 @@ class SecurePart:
     def _approval(self, part: TakingPart, policy: Policy) -> Approval:
         plan = part.plan
         agreed = agreed_session(plan.task["sections"])
+        keys = keys_of_partners(pinned(self._home.pins_path), plan)
         return Approval(
             operator_key=self._operator_key,
             plan_sha256=bytes.fromhex(plan.sha256),
-            pinned_keys=raw_keys(pinned(self._home.pins_path)),
+            pinned_keys=raw_keys(keys),
             vector_length=sum(spec.size for spec in plan.contribution),
             least_clients=max(agreed.threshold, policy.min_cohort),
             least_colluding=agreed.num_colluding,
@@ -258,7 +265,9 @@ class SecurePart:
             self._means.tell("left", text)
             self._means.audit.append("left", {**asked.facts, "why": str(error)})
         if error.complaint:
-            self._send(part, asked, pb.COMPLAINT, error.complaint)
+            # Heard or not, this client is out; nothing else depends on it.
+            with contextlib.suppress(RejectedError, RoundClosedError):
+                self._send(part, asked, pb.COMPLAINT, error.complaint)
         self._means.pause(_PAUSE_S)
 
     def _send(

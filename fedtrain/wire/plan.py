@@ -124,6 +124,12 @@ class Plan(BaseModel):
     secure_aggregation: bool = False
     leaves: Annotated[tuple[Line, ...], Field(min_length=1, max_length=8)]
 
+    @property
+    def partners(self) -> frozenset[str]:
+        """Who may take part: the clients that its sections name."""
+        service: Any = self.task["sections"].get("service", {})
+        return frozenset(service.get("clients", ()))
+
     @model_validator(mode="after")
     def _reports_fit(self) -> Self:
         if self.least_reports > self.report_goal:

@@ -2,7 +2,7 @@ import pytest
 from secure_banks import NAMES, secure_plan
 
 from aggregator.authority import Terms
-from clients.pins import check_names_all, pin, pinned, raw_keys
+from clients.pins import check_names_all, keys_of_partners, pin, pinned, raw_keys
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.wire.enrolment import EnrolmentRequest
 from fedtrain.wire.identity import new_keys
@@ -39,6 +39,15 @@ def test_another_key_under_a_known_name_is_refused(invited, tmp_path):
     with pytest.raises(PolicyError, match="bank-b has the key"):
         pin(path, invited[4].model_copy(update={"roster": keys}))
     assert path.read_bytes() == before
+
+
+def test_others_than_the_partners_of_the_plan_are_not_pinned(invited, tmp_path):
+    path = tmp_path / "partners.toml"
+    keys = {**invited[4].roster, "bank-z": invited[4].roster["bank-c"]}
+    pin(path, invited[4].model_copy(update={"roster": keys}))
+    assert set(pinned(path)) == set(NAMES)
+    others = {**keys, "bank-y": keys["bank-z"]}
+    assert set(keys_of_partners(others, secure_plan())) == set(NAMES)
 
 
 def test_an_invitation_from_before_all_were_admitted_is_no_use(invited):

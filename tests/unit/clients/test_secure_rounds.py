@@ -10,10 +10,13 @@ from secure_banks import DEADLINE_S, NAMES, Federation, sum_of
 
 from aggregator.rounds import RunStoppedError
 from clients import audit
+from clients.served import round_task
 from fedtrain.core.errors import PolicyError, TooFewClientsError
 from fedtrain.secagg.client import ClientSession
 from fedtrain.secagg.envelopes import encoded
 from fedtrain.secagg.messages_pb2 import DEAL, Deal, DealUpload
+from fedtrain.wire import messages_pb2 as pb
+from fedtrain.wire.identity import key_text, new_keys
 
 pytestmark = pytest.mark.network
 _PATIENCE_S = 240.0
@@ -252,3 +255,56 @@ def test_a_partner_sends_nothing_where_the_operator_weakens_the_terms(federation
         with pytest.raises(RunStoppedError):
             collecting.result(_PATIENCE_S)
     assert careful.left == []
+
+
+def test_a_partner_sends_nothing_into_a_session_with_others_than_the_plans(federation):
+    # A key that this partner has pinned for another plan; it may be the operator's.
+    keys = new_keys(federation.folder / "bank-z")
+    key = keys.identity.public_key()
+    careful = federation.banks[0]
+    federation.terms = federation.terms._replace(
+        keys={**federation.terms.keys, "bank-z": key.public_bytes_raw()}
+    )
+    with federation.aggregator() as rounds:
+        with careful.home.pins_path.open("a") as pins:
+            pins.write(f'bank-z = "{key_text(key)}"\n')
+        call = federation.call(cohort=(*NAMES[:4], "bank-z"))
+        collecting = federation.pool.submit(rounds.collect, call)
+        until(lambda: rounds.awaited)
+        with pytest.raises(PolicyError, match="'bank-z' is not the pinned one"):
+            careful.run()
+        rounds.stop()
+        with pytest.raises(RunStoppedError):
+            collecting.result(_PATIENCE_S)
+    assert careful.left == []
+
+
+def test_a_partner_leaves_a_session_whose_weights_change(federation, monkeypatch):
+    def changes(plan, run_id, task):
+        asked = round_task(plan, run_id, task)
+        is_other = task.step == pb.INPUT and plan.sha256 == federation.plan.sha256
+        if is_other and threading.get_ident() == careful_thread[0]:
+            return asked._replace(broadcast_sha256="0" * 64)
+        return asked
+
+    careful_thread = [0]
+    careful = federation.banks[4]
+    run = careful.run
+
+    def runs():
+        careful_thread[0] = threading.get_ident()
+        return run()
+
+    monkeypatch.setattr("clients.agent.round_task", changes)
+    monkeypatch.setattr(careful, "run", runs)
+    with federation.aggregator() as rounds:
+        running = federation.join()
+        collecting = federation.collecting(rounds)
+        until(lambda: rounds.awaited == ("bank-e",) and "left" in careful.said)
+        federation.clock.now += DEADLINE_S
+        assert_sum(collecting.result(_PATIENCE_S), NAMES[:4])
+        rounds.finish("finished", "done")
+        for ended in running:
+            ended.result(_PATIENCE_S)
+    assert careful.work.tasks == []
+    assert careful.odometer.charged == []
