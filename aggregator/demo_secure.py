@@ -71,7 +71,7 @@ def demo_secure(
     *,
     num_rounds: int = 5,
     epsilon: float = 8.0,
-    deadline_s: float = 40.0,
+    deadline_s: float = 30.0,
 ) -> dict[str, Any]:
     """Five partners add up by secure aggregation; one is killed in the second round.
 
