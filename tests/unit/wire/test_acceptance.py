@@ -23,8 +23,10 @@ def request_(home):
 
 
 def with_secure_aggregation(terms):
-    plan = terms.plan.model_copy(update={"secure_aggregation": True})
-    return terms._replace(plan=plan)
+    task = terms.plan.task
+    named = {**task["sections"], "service": {"clients": ["bank-a", "bank-b"]}}
+    changes = {"secure_aggregation": True, "task": {**task, "sections": named}}
+    return terms._replace(plan=terms.plan.model_copy(update=changes))
 
 
 def test_accepting_twice_gives_the_same_pair(authority, terms, home, request_):
