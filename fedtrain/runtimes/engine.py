@@ -27,7 +27,6 @@ from fedtrain.runtimes.precision import (
     computing_in,
     refuse_rounded_sums,
 )
-from fedtrain.runtimes.reordering import forbid_reordering
 from fedtrain.runtimes.strategies import ChunkProgram, Strategy
 
 # For each number of sums another program adds them up, so there are at most so many.
@@ -71,7 +70,6 @@ class Engine:
     """
 
     def __init__(self, round_: Round) -> None:
-        forbid_reordering()
         self.work = round_.client_work
         self._mechanisms = round_.mechanisms
         # Eagerly: it mostly names what is there; a compiled call waits for a thread.

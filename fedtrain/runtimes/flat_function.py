@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from fedtrain.core.graphs import operation_names
+from fedtrain.runtimes.reordering import forbid_reordering
 
 
 class FlatFunction:
@@ -49,6 +50,7 @@ class FlatFunction:
 
     def __call__(self, *nests: Any) -> Any:
         """What ``function`` gives for nests that fit the specs."""
+        forbid_reordering()
         leaves = self._concrete(*tf.nest.flatten(nests))
         return _filled(self._template, leaves)
 

@@ -1,8 +1,11 @@
 """Sums in compiled rounds keep the order in which they were written."""
 
+from threading import local
+
 import tensorflow as tf
 
 _OPTION = "arithmetic_optimization"
+_this_thread = local()
 
 
 def forbid_reordering() -> None:
@@ -11,7 +14,10 @@ def forbid_reordering() -> None:
     The rewrite makes one sum of a tree of additions, in an order that depends on the
     names of operations and so on how many programs were traced before. A run that is
     resumed traces fewer, and its last bits would differ.
+
+    To be called by each thread that calls compiled programs: it keeps a copy of the
+    options from its first call, which only setting them there renews.
     """
-    options = tf.config.optimizer.get_experimental_options()
-    if options.get(_OPTION, True):
-        tf.config.optimizer.set_experimental_options({**options, _OPTION: False})
+    if not getattr(_this_thread, "is_told", False):
+        tf.config.optimizer.set_experimental_options({_OPTION: False})
+        _this_thread.is_told = True

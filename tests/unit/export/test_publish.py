@@ -118,7 +118,7 @@ def test_name_that_leads_out_of_the_base_is_refused(release: Path, base: Path) -
     values = json.loads((release / "release.json").read_text())
     values["name"] = "../elsewhere"
     (release / "release.json").write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match="name: String should match pattern"):
+    with pytest.raises(TamperedReleaseError, match="name: String should match pattern"):
         publish_release(release, base)
 
 
