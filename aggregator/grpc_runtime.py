@@ -43,7 +43,7 @@ class GrpcRuntime:
 
     The server's half is the compiled runtime's, and contributions are added one by one
     in the order of the cohort. A simulation with the same seeds has the same weights up
-    to the last bit: there TensorFlow may regroup the sum within its server step.
+    to the last bits, which depend on the order in which clients are added up.
 
     Args:
       rounds: Where partners ask for tasks and leave their answers.

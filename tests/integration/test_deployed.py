@@ -205,8 +205,7 @@ def test_deployed_equals_simulated(federation, client, privacy, evaluation):
     for own, other in zip(
         tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
     ):
-        # Not to the bit: TensorFlow regroups the sum in a simulation's server step,
-        # the aggregator adds contributions one by one from the disk.
+        # The last bits depend on the order in which clients are added up.
         np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
     for own, other in zip(found.reports, expected.reports, strict=True):
         names = {name for name in own.metrics if name.startswith("held_out_")}
