@@ -16,9 +16,9 @@ from fedtrain.aggregation.aggregator import Aggregator, nothing
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import nests, seeds, validate
 from fedtrain.core.errors import PrivacyError
+from fedtrain.privacy.adaptive_clipping import FEWEST_UNITS
 from fedtrain.privacy.clipping import bounded_norm
 
-FEWEST_UNITS = 100
 _COUNT_NOISE = 1.0 / 20.0
 
 

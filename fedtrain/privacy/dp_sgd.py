@@ -104,8 +104,13 @@ def dp_sgd(  # noqa: PLR0913 - one number for each term of the promise
     def step(carry: Carry, batch: Batch) -> Carry:
         seed = step_seed(carry.seed, carry.step)
         forward_seed = tf.unstack(seeds.split(seed, 2))[0]
-        total, outputs = clipped_gradient_sum(
-            model, carry.weights, batch, forward_seed, mechanism, max_rows_per_entity
+        total, outputs = clipped_sum(
+            model,
+            carry.weights,
+            batch,
+            forward_seed,
+            clipping_norm=mechanism.clipping_norm,
+            rows_per_unit=max_rows_per_entity,
         )
         noised = noise.noised(total, mechanism, carry.seed, carry.step)
         mean = nests.scale(noised, 1.0 / expected_batch_size)
@@ -181,25 +186,6 @@ def refuse_mixing_layers(model: Model, unit: RowUnit) -> None:
             "effect on a gradient has no bound. Replace BatchNormalization with "
             "GroupNormalization or LayerNormalization, or use unit = 'client'."
         )
-
-
-def clipped_gradient_sum(
-    model: Model,
-    weights: Any,
-    batch: Batch,
-    seed: seeds.Seed,
-    mechanism: Mechanism,
-    max_rows_per_entity: int,
-) -> tuple[Any, Any]:
-    """The sum over a batch's units of their clipped gradients, and the outputs."""
-    return clipped_sum(
-        model,
-        weights,
-        batch,
-        seed,
-        clipping_norm=mechanism.clipping_norm,
-        rows_per_unit=max_rows_per_entity,
-    )
 
 
 def _refuse_exact_metrics(mechanism: Mechanism, *, reports_metrics: bool) -> None:

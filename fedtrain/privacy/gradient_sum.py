@@ -30,7 +30,6 @@ from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, adaptive_norm
 from fedtrain.privacy.clipping import bounded_norm
 from fedtrain.privacy.dp_sgd import (
     RowUnit,
-    clipped_gradient_sum,
     refuse_mixing_layers,
     row_batching,
 )
@@ -52,12 +51,6 @@ def joint_norm(
     """The bound on a unit's gradient, its part of a count and its metrics together."""
     counted = 0.5 * query.scale if query else 0.0
     return clipping_norm * math.hypot(1.0, counted, metrics_share)
-
-
-class _Carry(NamedTuple):
-    message: Any
-    seed: Any
-    total: Any
 
 
 def private_gradient_sum(  # noqa: PLR0913 - one number for each term of the promise
@@ -107,7 +100,7 @@ def private_gradient_sum(  # noqa: PLR0913 - one number for each term of the pro
         ),
     )
     batching = row_batching(unit, sampling_rate, 1, max_rows_per_entity)
-    work = _gradient_sum(model, batching, mechanism, max_rows_per_entity)
+    work = _gradient_sum(model, batching, clipping_norm, max_rows_per_entity)
     aggregator = chain(
         mean_over_expected_cohort(expected_count), noise_on_bounded_sum(mechanism)
     )
@@ -145,10 +138,10 @@ def integer_gradient_sum(  # noqa: PLR0913 - one number for each term of the pro
     unit: RowUnit = "entity" if mechanism.unit == "entity" else "example"
     refuse_mixing_layers(model, unit)
     batching = row_batching(unit, mechanism.sampling_rate, 1, max_rows_per_entity)
-    work = _observed_gradient_sum(
+    work = _gradient_sum(
         model,
         noise.batching(batching),
-        mechanism,
+        metrics.clipping_norm if metrics else mechanism.clipping_norm,
         max_rows_per_entity,
         (query, metrics),
     )
@@ -168,36 +161,35 @@ def integer_gradient_sum(  # noqa: PLR0913 - one number for each term of the pro
     return work._replace(released=released), aggregator
 
 
-class _ObservedCarry(NamedTuple):
+class _Carry(NamedTuple):
     message: Any
     seed: Any
     total: Any
     extras: Any
 
 
-def _observed_gradient_sum(
+def _gradient_sum(
     model: Model,
     batching: Any,
-    mechanism: IntegerGaussian,
+    clipping_norm: float,
     max_rows_per_entity: int,
-    observed: tuple[QuantileQuery | None, MetricsQuery | None],
+    observed: tuple[QuantileQuery | None, MetricsQuery | None] = (None, None),
 ) -> ClientWork:
     """One batch's sum, and in ``extras`` a count of units and sums of metrics.
 
     Where the norm follows a quantile, it is what the chain's second stage shares.
     """
     query, metrics = observed
-    fixed = metrics.clipping_norm if metrics else mechanism.clipping_norm
 
-    def start(message: Broadcast, client: ClientInput) -> _ObservedCarry:
+    def start(message: Broadcast, client: ClientInput) -> _Carry:
         zero = nests.zeros_like(message.weights.trainable)
         extras = [tf.constant(0.0)] if query else []
         if metrics:
             extras.append(tf.zeros([1 + len(metrics.names)], tf.float64))
-        return _ObservedCarry(message, client.seed, zero, tuple(extras))
+        return _Carry(message, client.seed, zero, tuple(extras))
 
-    def step(carry: _ObservedCarry, batch: Batch) -> _ObservedCarry:
-        norm = fixed
+    def step(carry: _Carry, batch: Batch) -> _Carry:
+        norm: Any = clipping_norm
         if query:
             norm = bounded_norm(carry.message.shared[1], query.initial_clipping_norm)
         # Assigned, not added to: one batch is all that the noise accounts for.
@@ -216,45 +208,11 @@ def _observed_gradient_sum(
             )
         return carry._replace(total=total, extras=tuple(extras))
 
-    def finish(message: Broadcast, carry: _ObservedCarry) -> tuple[Contribution, Any]:
-        update = message.weights._replace(
-            trainable=carry.total, state=nests.zeros_like(message.weights.state)
-        )
-        return Contribution(update, tf.constant(0.0), {}, carry.extras), ()
-
-    return ClientWork(
-        batching=batching,
-        init_state=stateless,
-        start=start,
-        step=step,
-        finish=finish,
-    )
-
-
-def _gradient_sum(
-    model: Model, batching: Any, mechanism: Mechanism, max_rows_per_entity: int
-) -> ClientWork:
-    def start(message: Broadcast, client: ClientInput) -> _Carry:
-        zero = nests.zeros_like(message.weights.trainable)
-        return _Carry(message, client.seed, zero)
-
-    def step(carry: _Carry, batch: Batch) -> _Carry:
-        # Assigned, not added to: one batch is all that the noise accounts for.
-        total, _ = clipped_gradient_sum(
-            model,
-            carry.message.weights,
-            batch,
-            carry.seed,
-            mechanism,
-            max_rows_per_entity,
-        )
-        return carry._replace(total=total)
-
     def finish(message: Broadcast, carry: _Carry) -> tuple[Contribution, Any]:
         update = message.weights._replace(
             trainable=carry.total, state=nests.zeros_like(message.weights.state)
         )
-        return Contribution(update, tf.constant(0.0), {}), ()
+        return Contribution(update, tf.constant(0.0), {}, carry.extras), ()
 
     return ClientWork(
         batching=batching,
