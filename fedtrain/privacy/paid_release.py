@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtrain.core import seeds, validate
-from fedtrain.core.chain import digest
 from fedtrain.core.errors import PrivacyError
 from fedtrain.privacy import events
-from fedtrain.privacy.run_privacy import RunPrivacy
+from fedtrain.privacy.run_privacy import RunPrivacy, release_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +72,15 @@ def paid_mean(
             " an aggregator that sees exact values. Evaluate on public data instead."
         )
     cost = Counter([events.gaussian(query.noise_multiplier)])
-    asked = digest({"input": input_hash, "query": asdict(query)})
-    privacy.charge_release(query.name, cost, query=asdict(query), input_hash=input_hash)
+    asked = asdict(query)
+    privacy.charge_release(query.name, cost, query=asked, input_hash=input_hash)
     finite = np.nan_to_num(values(), nan=0.0, posinf=0.0, neginf=0.0)
     clipped = np.clip(finite.astype(np.float64), -query.bound, query.bound)
     # Other values or another query never meet the same noise, or both could be solved
     # for the exact value.
     given = hashlib.sha256(clipped.tobytes()).hexdigest()
-    labels = ("release", privacy.run_id, query.name, asked, given)
+    named = release_hash(asked, input_hash)
+    labels = ("release", privacy.run_id, query.name, named, given)
     noise = seeds.generator(seeds.derive(seed, *labels)).normal(
         scale=query.noise_multiplier * query.bound
     )

@@ -255,7 +255,7 @@ class RunPrivacy:
             run=self.run_id,
             round_number=-1,
             attempt=0,
-            input_hash=digest({"input": input_hash, "query": dict(query)}),
+            input_hash=release_hash(query, input_hash),
             unit=self.plan.unit,
             counts=counts,
             clients=None,
@@ -308,6 +308,11 @@ class RunPrivacy:
                 f"ledger {self.ledger.path}). Nothing was used or released. Raise "
                 "target_epsilon, or plan with more noise or fewer rounds."
             )
+
+
+def release_hash(query: Mapping[str, Any], input_hash: str) -> str:
+    """Names one release: all that is asked, and everything else that decides it."""
+    return digest({"input": input_hash, "query": dict(query)})
 
 
 def _with_promise(privacy: RunPrivacy, input_hash: str) -> str:
