@@ -36,7 +36,6 @@ from fedtrain.core.errors import (
     StoppedError,
 )
 from fedtrain.wire import messages_pb2 as pb
-from fedtrain.wire.arrays import from_bytes, num_bytes
 from fedtrain.wire.enrolment import Invitation
 from fedtrain.wire.plan import Plan
 
@@ -246,14 +245,10 @@ class Agent:
         specs, cost = answer_specs(plan, asked), work.cost(asked)
         if cost is not None:
             odometer.check(asked, cost, max_epsilon=max_epsilon)
-        received = self._patience.until_answered(
-            lambda: self._calls.fetch(
-                session.run_id, task, num_bytes=num_bytes(plan.broadcast)
-            )
-        )
+        broadcast = session.broadcast(task, calls=self._calls, patience=self._patience)
         self._tell("computing", f"Round {asked.round_number + 1}: {asked.kind}.")
         work.kept = self._answers.kept(asked)
-        arrays = work.compute(asked, from_bytes(plan.broadcast, received))
+        arrays = work.compute(asked, broadcast)
         if cost is not None:
             odometer.charge(asked, cost, max_epsilon=max_epsilon)
         spent = None if cost is None else odometer.spent()
@@ -279,15 +274,11 @@ class Agent:
     def _outcome(
         self, session: TakingPart, asked: RoundTask, answer: Answer
     ) -> tuple[str, str]:
-        head = self._audit.head()
-        header = pb.SubmitHeader(
-            attempt=asked.attempt,
-            kind=pb.TRAIN if asked.kind == "train" else pb.EVALUATE,
+        header = session.header(
+            asked,
+            self._audit.head(),
             num_bytes=answer.facts["num_bytes"],
             sha256=bytes.fromhex(answer.facts["sha256"]),
-            plan_sha256=bytes.fromhex(session.plan.sha256),
-            audit_length=head["length"],
-            audit_sha256=bytes.fromhex(head["hash"]),
         )
         try:
             self._patience.until_answered(

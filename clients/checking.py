@@ -8,7 +8,7 @@ import numpy as np
 
 from clients.agent import Local
 from clients.home import Home
-from clients.pins import check_names_all, pinned
+from clients.pins import check_names_all, keys_of_partners, pinned
 from clients.policy import Facts, Policy, read_policy
 from clients.work import RoundTask, Work
 from fedtrain.core.errors import ConfigError
@@ -61,12 +61,13 @@ def dry_run(invitation: Invitation, home: Home, local: Local) -> list[dict[str, 
 
 def _keys_of_all(invitation: Invitation, home: Home) -> list[dict[str, Any]]:
     """Whether the keys of all partners are pinned, where masks depend on them."""
-    if not invitation.parsed_plan().secure_aggregation:
+    plan = invitation.parsed_plan()
+    if not plan.secure_aggregation:
         return []
     check_names_all(invitation)
-    known = pinned(home.pins_path)
-    others = [name for name, key in invitation.roster.items() if known.get(name) != key]
-    found = f"pinned, of {len(known)} partners"
+    keys, known = keys_of_partners(invitation.roster, plan), pinned(home.pins_path)
+    others = [name for name, key in keys.items() if known.get(name) != key]
+    found = f"pinned, of {len(keys)} partners"
     return [_row("keys", f"not pinned: {', '.join(others)}" if others else found)]
 
 

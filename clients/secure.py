@@ -32,7 +32,7 @@ from fedtrain.secagg.client import ClientSession
 from fedtrain.secagg.masks import Vector
 from fedtrain.secagg.parameters import Parameters
 from fedtrain.wire import messages_pb2 as pb
-from fedtrain.wire.arrays import from_bytes, num_bytes
+from fedtrain.wire.arrays import num_bytes
 from fedtrain.wire.identity import public_key_from
 
 _PAUSE_S = 2.0
@@ -225,15 +225,13 @@ class SecurePart:
         self, part: TakingPart, task: pb.Task, asked: RoundTask, policy: Policy
     ) -> Vector:
         """The contribution with its noise, charged."""
-        work, plan, cost = part.work, part.plan, part.work.cost(asked)
-        received = self._means.patience.until_answered(
-            lambda: self._means.calls.fetch(
-                part.run_id, task, num_bytes=num_bytes(plan.broadcast)
-            )
+        work, cost = part.work, part.work.cost(asked)
+        broadcast = part.broadcast(
+            task, calls=self._means.calls, patience=self._means.patience
         )
         self._means.tell("computing", f"Round {asked.round_number + 1}: {asked.kind}.")
         work.kept = b""
-        (array,) = work.compute(asked, from_bytes(plan.broadcast, received))
+        (array,) = work.compute(asked, broadcast)
         if cost is not None:
             part.odometer.charge(asked, cost, max_epsilon=policy.max_epsilon)
         return np.array(array, np.uint32).reshape(-1)
@@ -295,16 +293,9 @@ class SecurePart:
         sha256: bytes,
     ) -> pb.SubmitHeader:
         head = self._means.audit.head()
-        return pb.SubmitHeader(
-            attempt=asked.attempt,
-            kind=pb.TRAIN,
-            num_bytes=length,
-            sha256=sha256,
-            plan_sha256=bytes.fromhex(part.plan.sha256),
-            audit_length=head["length"],
-            audit_sha256=bytes.fromhex(head["hash"]),
-            step=step,
-        )
+        header = part.header(asked, head, num_bytes=length, sha256=sha256)
+        header.step = step
+        return header
 
     def _facts(
         self, part: TakingPart, asked: RoundTask, sha256: bytes
