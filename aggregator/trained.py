@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +15,11 @@ from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
 from aggregator.secure_terms import SecureTerms, check_all_admitted, secure_terms
 from fedtrain.core.errors import ConfigError, StoppedError
-from fedtrain.privacy.noise_source import ReleasedNoise
+from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.crossing import nest_sha256
-from fedtrain.project.deployed import deployed
+from fedtrain.project.deployed import declared, drawing_from
 from fedtrain.project.run import RunInterruptedError, run, start_run
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.rounds.checkpoint import CheckpointStore
@@ -74,10 +73,8 @@ def prepared(
     )
     config = config.model_copy(update={"tracking": tracking})
     plan = federation.plan()
-    build = partial(
-        deployed, _with_noise(config, plan), folder=federation.project.parent
-    )
-    project = build()
+    simulated = declared(_with_noise(config, plan), folder=federation.project.parent)
+    project = drawing_from(simulated, NOISE_OF_PARTNERS)
     _check_plan(federation, project)
     project = replace(project, config=config)
     for check in checks:
@@ -88,7 +85,7 @@ def prepared(
     folder = start_run(project) if is_new else RunFolder(federation.runs / str(run_id))
     key = own_key(plan, folder, is_new=is_new) if draws else b""
     if key:
-        project = replace(build(noise=ReleasedNoise(key)), config=config)
+        project = replace(drawing_from(simulated, ReleasedNoise(key)), config=config)
     return ServedRun(project, folder, plan, authority)
 
 

@@ -17,7 +17,7 @@ from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project, build
 from fedtrain.project.build_data import split_from
 from fedtrain.project.config import ProjectConfig, ServiceSection
-from fedtrain.project.secure_session import session_of
+from fedtrain.project.secure_session import served_session
 from fedtrain.rounds.released import released
 
 
@@ -49,13 +49,12 @@ def least_reports(config: ProjectConfig) -> int:
     Raises:
       ConfigError: If secure aggregation has no session for so many clients.
     """
-    service = config.service
-    clients = service.clients if service else []
-    session = session_of(config, len(clients))
+    session, service = served_session(config), config.service
     if session is not None:
         return session.threshold
-    goal = (service and service.report_goal) or len(clients)
-    return (service and service.least_reports) or goal
+    if service is None:
+        return 0
+    return service.least_reports or service.report_goal or len(service.clients)
 
 
 def deployed(
@@ -77,6 +76,21 @@ def deployed(
       noise: A partner's own, or the aggregator's where it adds the noise; by default
         the round is described and cannot be drawn.
     """
+    return drawing_from(declared(config, folder=folder, schema=schema), noise)
+
+
+def drawing_from(project: Project, noise: ReleasedNoise) -> Project:
+    """What ``declared`` gave, with its noise from ``noise`` where it is for release."""
+    service = service_of(project.config)
+    if project.config.privacy is None or service.repeats_simulation:
+        return project
+    return replace(project, round_=released(project.round_, noise))
+
+
+def declared(
+    config: ProjectConfig, *, folder: Path, schema: Schema | None = None
+) -> Project:
+    """As ``deployed``, with the noise of a simulation."""
     service = service_of(config)
     known = schema or load_schema(folder / (config.data.schema_path or ""))
     train = declared_population(
@@ -90,10 +104,7 @@ def deployed(
         plain = known.model_copy(update={"client": None, "entity": None})
         test = read(folder / config.data.test_path, schema=plain, name="test")
     split = split_from(train, test, source="partners' own rows")
-    project = build(_without_comparison(config), folder=folder, data=split)
-    if config.privacy is None or service.repeats_simulation:
-        return project
-    return replace(project, round_=released(project.round_, noise))
+    return build(_without_comparison(config), folder=folder, data=split)
 
 
 def stated_mechanism(project: Project) -> dict[str, Any]:
