@@ -20,7 +20,7 @@ from fedtrain.project.crossing import (
 )
 from fedtrain.project.deployed import least_reports, service_of, stated_mechanism
 from fedtrain.project.held_out import HeldOut
-from fedtrain.project.secure_session import session_of
+from fedtrain.project.secure_session import served_session
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
@@ -161,7 +161,7 @@ def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
 
 
 def _masked(config: ProjectConfig) -> str:
-    session = session_of(config, len(service_of(config).clients))
+    session = served_session(config)
     if session is None:
         return ""
     return (

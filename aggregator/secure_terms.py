@@ -10,7 +10,7 @@ from aggregator.authority import Authority
 from aggregator.round_state import RoundState
 from fedtrain.core.errors import ConfigError, TooFewClientsError
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.secure_session import session_of
+from fedtrain.project.secure_session import served_session
 from fedtrain.secagg.parameters import Parameters
 from fedtrain.secagg.roster import Member, Roster
 from fedtrain.wire.identity import public_key_from
@@ -72,17 +72,15 @@ def secure_terms(
     Raises:
       ConfigError: If the settings leave no session.
     """
-    clients = config.service.clients if config.service else []
-    session = session_of(config, len(clients))
-    if session is None:
+    session = served_session(config)
+    if session is None or config.service is None:
         return None
-    admitted = authority.roster()
     return SecureTerms(
         parameters=session,
         keys={
-            name: public_key_from(admitted[name]).public_bytes_raw()
-            for name in clients
-            if name in admitted
+            name: public_key_from(key).public_bytes_raw()
+            for name, key in authority.roster().items()
+            if name in config.service.clients
         },
         operator_key=authority.operator_key(),
         plan_sha256=bytes.fromhex(plan_sha256),

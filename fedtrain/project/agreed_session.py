@@ -5,7 +5,7 @@ from typing import Any
 
 from fedtrain.core.errors import ConfigError
 from fedtrain.project.read import checked_config
-from fedtrain.project.secure_session import session_of
+from fedtrain.project.secure_session import served_session
 from fedtrain.secagg.parameters import Parameters
 
 
@@ -19,8 +19,7 @@ def agreed_session(sections: Mapping[str, Any]) -> Parameters:
       ConfigError: If there is no secure aggregation in them.
     """
     config = checked_config(dict(sections), file="the plan")
-    clients = config.service.clients if config.service else []
-    session = session_of(config, len(clients))
+    session = served_session(config)
     if session is None:
         raise ConfigError(
             "The sections of the plan have no secure aggregation, but the aggregator "

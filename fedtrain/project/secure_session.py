@@ -39,6 +39,11 @@ def session_of(config: ProjectConfig, num_clients: int) -> Parameters | None:
     )
 
 
+def served_session(config: ProjectConfig) -> Parameters | None:
+    """``session_of`` the partners that ``[service]`` names."""
+    return session_of(config, len(config.service.clients) if config.service else 0)
+
+
 def words_of(session: Parameters) -> str:
     """What the session costs and withstands, for a plan."""
     surplus = session.num_clients / session.num_honest_survivors
