@@ -7,6 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+
+from fedtrain.core.native_lines import stderr_into
 
 
 def load_tensorflow(
@@ -30,20 +33,12 @@ def load_tensorflow(
 
 
 def _import(*, one_thread_per_operation: bool, start: bool) -> None:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with Path(os.devnull).open("wb") as nowhere, stderr_into(nowhere.fileno()):
         tensorflow = importlib.import_module("tensorflow")
         if one_thread_per_operation and not os.environ.get("TF_NUM_INTRAOP_THREADS"):
             tensorflow.config.threading.set_intra_op_parallelism_threads(1)
         if start:  # the first operation starts the runtime, with lines of its own
             tensorflow.function(lambda: tensorflow.constant(0) + 1)()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager
