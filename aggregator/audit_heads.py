@@ -8,7 +8,7 @@ operator's word.
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aggregator.events import Event
@@ -86,11 +86,7 @@ def _is_of(event: Event, key: str) -> bool:
         header = decoded(pb.SubmitHeader, body, most_bytes=_MOST_BYTES)
     except (binascii.Error, WireError, RefusedRequestError):
         return False
-    signed = request.round_number, request.sequence, *_head(header)
+    head = header.audit_length, header.audit_sha256.hex()
+    signed = request.round_number, request.sequence, *head
     said = draft.round_number, draft.body["sequence"], noted["length"], noted["hash"]
     return signed == said
-
-
-def _head(header: pb.SubmitHeader) -> Iterator[Any]:
-    yield header.audit_length
-    yield header.audit_sha256.hex()

@@ -1,6 +1,5 @@
 """The ``fedtrain-aggregator`` command: what an operator does."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -149,8 +148,10 @@ def serve(
         return
     show_text(f"Run folder           {summary['run']}", style="bold")
     if "release" in summary:
+        from fedtrain.export.record import read_record  # noqa: PLC0415
+
         release = Path(summary["release"])
-        show_release(json.loads((release / "release.json").read_text("utf-8")), release)
+        show_release(read_record(release).model_dump(mode="json"), release)
 
 
 @app.command()

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aggregator.demo_data import PARTNERS, DemoData, write_demo_data
+from aggregator.demo_data import DATA_AND_MODEL, PARTNERS, DemoData, write_demo_data
 from aggregator.demo_shell import Shell
 from fedtrain.cli.output import note
 from fedtrain.core.addresses import free_addresses
@@ -16,16 +16,7 @@ _PROJECT = """\
 name = "demo"
 seed = 0
 
-[data]
-path = "partners"            # each partner's own rows, which only it has
-schema_path = "schema.json"  # what all of them look like
-test_path = "test.csv"       # public rows that the operator scores models on
-test_sensitivity = "public"
-sensitivity = "private"
-
-[model]
-name = "dense_classifier"
-hidden = [32]
+{data_and_model}
 
 [rounds]
 num_rounds = {num_rounds}
@@ -100,6 +91,7 @@ def _write_project(
     address, page = free_addresses(2)
     text = _PROJECT.format(
         data=data.name,
+        data_and_model=DATA_AND_MODEL,
         num_rounds=num_rounds,
         epsilon=epsilon,
         clients=list(PARTNERS),

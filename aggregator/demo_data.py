@@ -21,6 +21,18 @@ from fedtrain.data.tables import table_of
 PARTNERS = ("bank-a", "bank-b", "bank-c")
 CLINICS = ("clinic-a", "clinic-b", "clinic-c", "clinic-d", "clinic-e")
 LABEL = "label"
+# Of a project whose files are those that are written here.
+DATA_AND_MODEL = """\
+[data]
+path = "partners"            # each partner's own rows, which only it has
+schema_path = "schema.json"  # what all of them look like
+test_path = "test.csv"       # public rows that the operator scores models on
+test_sensitivity = "public"
+sensitivity = "private"
+
+[model]
+name = "dense_classifier"
+hidden = [32]"""
 _CLIP = 5.0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aggregator.demo_data import CLINICS, write_clinics_data
+from aggregator.demo_data import CLINICS, DATA_AND_MODEL, write_clinics_data
 from aggregator.demo_shell import DemoFailedError, Shell
 from aggregator.home import Federation, federation_in
 from aggregator.journal import stored_events
@@ -26,16 +26,7 @@ _PROJECT = """\
 name = "demo-secure"
 seed = 0
 
-[data]
-path = "partners"            # each partner's own rows, which only it has
-schema_path = "schema.json"  # what all of them look like
-test_path = "test.csv"       # public rows that the operator scores models on
-test_sensitivity = "public"
-sensitivity = "private"
-
-[model]
-name = "dense_classifier"
-hidden = [32]
+{data_and_model}
 
 [rounds]
 algorithm = "fed_sgd"        # a round is one step: one sum of clipped gradients
@@ -239,6 +230,7 @@ def _write_project(
     data = write_clinics_data(folder)
     text = _PROJECT.format(
         data=data,
+        data_and_model=DATA_AND_MODEL,
         num_rounds=num_rounds,
         epsilon=epsilon,
         clients=json.dumps(CLINICS),
