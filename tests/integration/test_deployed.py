@@ -187,6 +187,22 @@ def served(folder, config, *, run_id="run"):
     return result
 
 
+def simulated(federation, config):
+    """The same run on this machine, client after client."""
+    folder = federation / "simulated"
+    folder.mkdir()
+    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
+    return result_of(build(config, folder=federation), one_by_one, folder)
+
+
+def assert_alike(found, expected):
+    for own, other in zip(
+        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
+    ):
+        # The last bits depend on the order in which clients are added up.
+        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("client", "privacy", "evaluation"),
     [
@@ -197,16 +213,9 @@ def served(folder, config, *, run_id="run"):
 )
 def test_deployed_equals_simulated(federation, client, privacy, evaluation):
     config = config_of(client, privacy, evaluation=evaluation)
-    simulation = build(config, folder=federation)
-    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
-    (federation / "simulated").mkdir()
-    expected = result_of(simulation, one_by_one, federation / "simulated")
+    expected = simulated(federation, config)
     found = served(federation, config)
-    for own, other in zip(
-        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
-    ):
-        # The last bits depend on the order in which clients are added up.
-        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+    assert_alike(found, expected)
     for own, other in zip(found.reports, expected.reports, strict=True):
         names = {name for name in own.metrics if name.startswith("held_out_")}
         assert "held_out_accuracy" in names
@@ -218,15 +227,9 @@ def test_deployed_equals_simulated(federation, client, privacy, evaluation):
 def test_compressed_updates_of_a_deployed_run_are_those_of_the_simulated(federation):
     rounds = {"num_rounds": 3, "update_compression": "top_k", "kept_fraction": 0.2}
     config = config_of(POISSON, PRIVACY, rounds=rounds)
-    (federation / "simulated").mkdir()
-    simulation = build(config, folder=federation)
-    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
-    expected = result_of(simulation, one_by_one, federation / "simulated")
+    expected = simulated(federation, config)
     found = served(federation, config)
-    for own, other in zip(
-        tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
-    ):
-        np.testing.assert_allclose(own, other, rtol=1e-6, atol=1e-7)
+    assert_alike(found, expected)
     plan = plan_for(deployed(config, folder=federation), operator="test")
     for bank in BANKS:
         lines = (federation / "homes" / bank / "audit.jsonl").read_text().splitlines()
@@ -244,10 +247,7 @@ FED_SGD = {"num_rounds": 2, "algorithm": "fed_sgd"}
 
 def test_whole_numbers_that_the_aggregator_noises_are_deployed_as_simulated(federation):
     config = config_of(ONE_STEP, CENTRAL, rounds=FED_SGD)
-    (federation / "simulated").mkdir()
-    simulation = build(config, folder=federation)
-    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
-    expected = result_of(simulation, one_by_one, federation / "simulated")
+    expected = simulated(federation, config)
     found = served(federation, config)
     first, same = (
         np.concatenate([np.ravel(leaf) for leaf in tf.nest.flatten(result.state)])
@@ -264,10 +264,7 @@ SHARED = PRIVACY | {"trust": "distributed"}
 
 def test_masked_sums_of_a_deployed_run_are_those_of_the_simulated(federation):
     config = config_of(ONE_STEP, SHARED, rounds=SECURE)
-    (federation / "simulated").mkdir()
-    simulation = build(config, folder=federation)
-    one_by_one = CompiledRuntime(strategy="graph", chunk_size=1, num_workers=1)
-    expected = result_of(simulation, one_by_one, federation / "simulated")
+    expected = simulated(federation, config)
     found = served(federation, config)
     for own, other in zip(
         tf.nest.flatten(found.state), tf.nest.flatten(expected.state), strict=True
