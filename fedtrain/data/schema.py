@@ -155,6 +155,12 @@ class Schema(_Value):
     entity: str | None = None
     weight: str | None = None
 
+    def model_post_init(self, context: Any) -> None:
+        """There is nothing to learn from a row without a label."""
+        del context
+        if self.label.missing.allowed:
+            raise ValueError("a label cannot be missing: set its allowed to false")
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """Features, then the label."""

@@ -12,6 +12,12 @@ from fedtrain.data.examples import Array
 from fedtrain.data.schema import Column, Schema
 from fedtrain.data.tables import Table, is_missing, num_rows, numbers, texts
 
+_MISSING = (
+    "a value is missing; a schema that allows it for the column (`fedtrain data "
+    "describe --schema schema.json` writes one, data.schema_path uses it) adds an "
+    "indicator to the features"
+)
+
 
 class Problem(NamedTuple):
     """The first row of a column that breaks the schema.
@@ -55,19 +61,23 @@ def check(schema: Schema, table: Table, *, where: str = "the data") -> None:
 
 def problems(schema: Schema, table: Table) -> list[Problem]:
     """The first problem of each column that has one."""
-    found = [_first(column, table[column.name]) for column in schema.columns]
+    label = schema.label
+    found = [_first(column, table[column.name]) for column in schema.features]
+    found.append(_first(label, table[label.name], missing_reason="a label is missing"))
     found += [_first_missing(name, table[name]) for name in _ids(schema)]
     if schema.weight is not None:
         found.append(_bad_weight(schema.weight, table[schema.weight]))
     return [problem for problem in found if problem is not None]
 
 
-def _first(column: Column, values: Array) -> Problem | None:
+def _first(
+    column: Column, values: Array, *, missing_reason: str = _MISSING
+) -> Problem | None:
     if column.kind == "array":
         return _first_in_array(column, values)
     missing = is_missing(values)
     if not column.missing.allowed and missing.any():
-        return _problem(column.name, values, missing, "a value is missing")
+        return _problem(column.name, values, missing, missing_reason)
     if column.kind == "category":
         return _first_category(column, values, missing)
     return _first_number(column, values, missing)

@@ -40,6 +40,7 @@ def infer_schema(  # noqa: PLR0913 - one argument for each part a column can pla
     weight: str | None = None,
     features: Sequence[str] | None = None,
     source: Source = "inferred",
+    allow_missing: bool = True,
 ) -> Schema:
     """The schema that describes ``frame``.
 
@@ -55,6 +56,8 @@ def infer_schema(  # noqa: PLR0913 - one argument for each part a column can pla
       weight: The column with a row's weight; not a feature.
       features: The feature columns; by default all others.
       source: ``"inferred"``; ``"public"`` where ``frame`` is a public file.
+      allow_missing: Whether a feature without a value in some row may be without one;
+        False lets no value be missing, whatever ``frame`` holds.
 
     Raises:
       DataError: If a column is absent, or cannot be described.
@@ -70,7 +73,10 @@ def infer_schema(  # noqa: PLR0913 - one argument for each part a column can pla
     if not chosen:
         raise DataError("No column is left as a feature.")
     return Schema(
-        features=tuple(_feature(table, name, source) for name in chosen),
+        features=tuple(
+            _feature(table, name, source, allow_missing=allow_missing)
+            for name in chosen
+        ),
         label=_label(table, label, source),
         client=client,
         entity=entity,
@@ -78,11 +84,12 @@ def infer_schema(  # noqa: PLR0913 - one argument for each part a column can pla
     )
 
 
-def _feature(table: Table, name: str, source: Source) -> Column:
+def _feature(table: Table, name: str, source: Source, *, allow_missing: bool) -> Column:
     values = column_of(table, name)
     if values.ndim > 1:
         return _array(name, values, source)
-    missing = Missing(allowed=bool(is_missing(values).any()), source=source)
+    is_allowed = allow_missing and bool(is_missing(values).any())
+    missing = Missing(allowed=is_allowed, source=source)
     if values.dtype.kind in "biuf":
         return _number(name, values, source, missing)
     _refuse_stray_texts(name, values)
@@ -138,11 +145,14 @@ def _number(name: str, values: Array, source: Source, missing: Missing) -> Colum
 
 
 def _array(name: str, values: Array, source: Source) -> Column:
-    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-        raise DataError(f"Column {name!r} of arrays must hold finite numbers.")
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"Column {name!r} of arrays must hold numbers.")
     # Bytes are grey or colour values: their range is the type's, not the data's.
     is_image = values.dtype == np.uint8
-    low, high = (0, 255) if is_image else (values.min(), values.max())
+    real = values[np.isfinite(values)]
+    if real.size == 0:
+        raise DataError(f"Column {name!r} has no finite number in any row.")
+    low, high = (0, 255) if is_image else (real.min(), real.max())
     return Column(
         name=name,
         kind="array",

@@ -21,13 +21,20 @@ IN_MEMORY = "a table in memory"
 _PARTITION_KEYS = ("num_clients", "concentration", "num_labels", "column", "num_bands")
 
 
-def split_of(config: ProjectConfig, *, folder: Path, given: Any = None) -> DataSplit:
+def split_of(
+    config: ProjectConfig,
+    *,
+    folder: Path,
+    given: Any = None,
+    allow_missing: bool = False,
+) -> DataSplit:
     """The data of ``[data]``, or ``given`` in its place; every row checked.
 
     Args:
       config: The whole configuration: privacy decides what may be inferred.
       folder: Where relative paths start.
       given: A ``DataSplit``, or a table (a pandas DataFrame) in place of ``path``.
+      allow_missing: Whether a schema that is inferred lets values be missing.
 
     Raises:
       DataError: Naming client, row, column and value.
@@ -39,7 +46,7 @@ def split_of(config: ProjectConfig, *, folder: Path, given: Any = None) -> DataS
     elif data.name is not None and given is None:
         split = _named_set(config)
     else:
-        split = _own_rows(config, folder, given)
+        split = _own_rows(config, folder, given, allow_missing=allow_missing)
     if config.privacy is not None:
         require_declared(split.train)
     check_rows(split)
@@ -94,7 +101,9 @@ def _named_set(config: ProjectConfig) -> DataSplit:
     return _with_sensitivity(split, data.sensitivity)
 
 
-def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
+def _own_rows(
+    config: ProjectConfig, folder: Path, given: Any, *, allow_missing: bool
+) -> DataSplit:
     data = config.data
     if given is None and data.path == IN_MEMORY:
         raise ConfigError(
@@ -111,6 +120,7 @@ def _own_rows(config: ProjectConfig, folder: Path, given: Any) -> DataSplit:
         features=data.features,
         schema=_schema(data, folder),
         sensitivity=data.sensitivity or "private",
+        allow_missing=allow_missing,
         **data.options,
     )
     if data.sensitivity is not None:  # a packed folder says it by itself

@@ -37,7 +37,7 @@ def describe_data(
       settings: Keys of ``[data]``, such as ``"label=outcome"``.
       schema_path: Where to write the schema, to be read, corrected and declared.
     """
-    split = source_split(source, settings)
+    split = source_split(source, settings, allow_missing=True)
     described = describe(split.train, label_names=split.label_names)
     if schema_path is not None:
         schema = schema_of(split.train)
@@ -73,14 +73,24 @@ def pack_data(
     }
 
 
-def source_split(source: str, settings: Sequence[str]) -> DataSplit:
-    """The data of a project file, of a named set, or of a file of rows."""
+def source_split(
+    source: str, settings: Sequence[str], *, allow_missing: bool = False
+) -> DataSplit:
+    """The data of a project file, of a named set, or of a file of rows.
+
+    Args:
+      source: As in ``describe_data``.
+      settings: Keys of ``[data]``.
+      allow_missing: Whether a schema that is inferred lets values be missing.
+    """
     if source.endswith(".toml"):
         overrides = [f"data.{setting}" for setting in settings]
         config = read_config(source, overrides)
         # Nothing is trained: inferred facts break no promise, and are what is asked.
         looked_at = config.model_copy(update={"privacy": None})
-        return split_of(looked_at, folder=Path(source).parent)
+        return split_of(
+            looked_at, folder=Path(source).parent, allow_missing=allow_missing
+        )
     given = {"name": source} if source in SETS else {"path": source}
     tables = {
         "name": "data",
@@ -90,4 +100,5 @@ def source_split(source: str, settings: Sequence[str]) -> DataSplit:
         "rounds": {"num_rounds": 1},
         "client": {"learning_rate": 1.0, "batch_size": 1, "local_epochs": 1},
     }
-    return split_of(checked_config(tables, file=f"[data] of {source}"), folder=Path())
+    config = checked_config(tables, file=f"[data] of {source}")
+    return split_of(config, folder=Path(), allow_missing=allow_missing)

@@ -145,19 +145,23 @@ def test_model_file_that_is_of_no_use(
 
 
 def test_nan_in_data_names_client_row_column_and_value(
-    tmp_path: Path, refused: Any, capsys: pytest.CaptureFixture[str]
+    refused: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    frame = rows()
-    refused_schema = tmp_path / "schema.json"
-    run_command(
-        ["data", "describe", "rows.csv", "-s", "label=outcome", "-s", "client=hospital",
-         "--schema", str(refused_schema)]
-    )  # fmt: skip
+    describe = ["data", "describe", "federation.toml", "--schema"]
+    assert run_command([*describe, "whole.json"]) == 0
     capsys.readouterr()
-    frame.loc[5, "dose"] = np.nan
-    errors = refused('data.schema_path="schema.json"', frame=frame)
-    for word in ("'h1'", "row 5", "'dose'", "missing"):
-        assert word in errors
+    with_gap = rows()
+    with_gap.loc[5, "dose"] = np.nan
+    for settings in ([], ['data.schema_path="whole.json"']):
+        errors = refused(*settings, frame=with_gap)
+        for word in ("'h1'", "row 5", "'dose'", "missing", "data describe --schema"):
+            assert word in errors
+    pack = ["data", "pack", "rows.csv", "packed", "-s", "label=outcome"]
+    assert run_command(pack) == 2
+    assert not Path("packed").exists()
+    assert run_command([*describe, "gaps.json"]) == 0
+    declared = ["-s", 'data.schema_path="gaps.json"', "-s", "rounds.num_rounds=1"]
+    assert run_command(["simulate", "federation.toml", *declared]) == 0
 
 
 def test_a_word_in_a_column_of_numbers_names_file_row_column_and_value(

@@ -44,6 +44,7 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
     schema: Schema | str | Path | None = None,
     sensitivity: Sensitivity = "private",
     name: str | None = None,
+    allow_missing: bool = False,
     **options: Any,
 ) -> FederatedDataset:
     """The clients and rows in ``source``.
@@ -62,6 +63,8 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
         it is inferred.
       sensitivity: ``"private"`` unless you know better.
       name: For messages and reports; by default the file's name.
+      allow_missing: Whether an inferred schema lets values be missing; see
+        ``from_dataframe``.
       **options: ``format`` where the name does not tell it; ``query`` or
         ``table_name`` for SQL; ``separator`` for CSV.
 
@@ -86,6 +89,7 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
         schema=known,
         sensitivity=sensitivity,
         name=name or _name(source),
+        allow_missing=allow_missing,
         client_ids=_empty(tables) if client == CLIENT_COLUMN else (),
     )
 
@@ -102,6 +106,7 @@ def from_dataframe(  # noqa: PLR0913 - one argument for each part a column can p
     sensitivity: Sensitivity = "private",
     name: str = "dataframe",
     client_ids: Sequence[str] = (),
+    allow_missing: bool = False,
 ) -> FederatedDataset:
     """The clients and rows in a data frame (or a mapping of arrays).
 
@@ -117,13 +122,20 @@ def from_dataframe(  # noqa: PLR0913 - one argument for each part a column can p
       sensitivity: ``"private"`` unless you know better.
       name: For messages and reports.
       client_ids: Clients that may have no rows here; they are kept, empty.
+      allow_missing: Whether an inferred schema lets values be missing. By default such
+        a row is refused: only ``schema`` can say that it is meant to be so.
+
+    Raises:
+      DataError: Naming client, row, column and value.
     """
     table = table_of(frame)
     roles = {"label": label, "client": client, "entity": entity, "weight": weight}
     if schema is None:
         labelled = _with_label(roles, table)
         try:
-            schema = infer_schema(table, **labelled, features=features)
+            schema = infer_schema(
+                table, **labelled, features=features, allow_missing=allow_missing
+            )
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
     else:

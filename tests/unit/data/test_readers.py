@@ -30,18 +30,19 @@ def frame():
 
 
 ROLES = {"label": "default", "client": "bank", "entity": "customer", "weight": "w"}
+KINDS = ("csv.gz", "parquet", "npz", "tfrecord", "sql")
 
 
-def write(kind, folder):
+def write(kind, folder, rows):
     path = str(folder / f"loans.{kind}")
     options = {}
     if kind == "csv.gz":
-        frame().to_csv(path, index=False)
+        rows.to_csv(path, index=False)
     elif kind == "parquet":
         pytest.importorskip("pyarrow", exc_type=ImportError)
-        frame().to_parquet(path)
+        rows.to_parquet(path)
     elif kind == "npz":
-        columns = {name: frame()[name].to_numpy() for name in frame()}
+        columns = {name: rows[name].to_numpy() for name in rows}
         np.savez(
             path,
             **{
@@ -50,12 +51,12 @@ def write(kind, folder):
         )
     elif kind == "tfrecord":
         with tf.io.TFRecordWriter(path) as writer:
-            for row in frame().to_dict("records"):
+            for row in rows.to_dict("records"):
                 writer.write(example(row))
     elif kind == "sql":
         path = f"sqlite:///{folder}/loans.db"
         engine = sqlalchemy.create_engine(path)
-        frame().to_sql("loans", engine, index=False)
+        rows.to_sql("loans", engine, index=False)
         engine.dispose()
         options = {"query": "select * from loans"}
     return path, options
@@ -77,9 +78,9 @@ def example(row):
     ).SerializeToString()
 
 
-@pytest.mark.parametrize("kind", ["csv.gz", "parquet", "npz", "tfrecord", "sql"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_the_same_rows(kind, tmp_path):
-    source, options = write(kind, tmp_path)
+    source, options = write(kind, tmp_path, frame())
     dataset = read(source, **ROLES, **options)
     expected = from_dataframe(frame(), **ROLES)
     assert list(dataset.client_ids) == ["007", "1"]
@@ -91,6 +92,21 @@ def test_every_format_gives_the_same_rows(kind, tmp_path):
     ids = dataset.client(0).entity_ids
     assert ids[0] == ids[1]
     assert np.array_equal(dataset.examples.entity_ids, expected.examples.entity_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_value_is_refused_until_a_schema_allows_it(kind, tmp_path):
+    rows = frame()
+    rows.loc[2, "age"] = np.nan
+    source, options = write(kind, tmp_path, rows)
+    with pytest.raises(
+        DataError, match=r"loans.* client '007', row 2 .*'age', .*: a value is missing;"
+    ):
+        read(source, **ROLES, **options)
+    looked_at = read(source, **ROLES, **options, allow_missing=True)
+    allowed = read(source, schema=schema_of(looked_at), **options)
+    assert "age is missing" in allowed.info["feature_names"]
+    assert allowed.examples.features[1, :2].tolist() == [0, 1]  # the second of 007
 
 
 def test_a_url_of_another_filesystem(tmp_path):
@@ -137,6 +153,10 @@ def test_tffs_hdf5_is_read_by_client(tmp_path):
     assert [client_id for client_id, _ in clients(str(tmp_path / "data.h5"))] == [
         *("x", "y")
     ]
+    with h5py.File(tmp_path / "data.h5", "a") as file:
+        file["examples/y/pixels"][1, 3] = np.nan
+    with pytest.raises(DataError, match=r"client 'y', row 3 .*'pixels', .*holds NaN"):
+        read(tmp_path / "data.h5", label="label")
 
 
 def test_a_packed_folder_keeps_its_schema(tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,7 +104,7 @@ def test_a_wrong_schema_file_names_key_and_value(tmp_path):
         ("income", np.inf, "value inf: it is not a finite number"),
         ("job", "pilot", "'pilot': it is not one of the inferred 'cook', 'judge'"),
         ("default", 2, "value 2: it is not one of the inferred '0', '1'"),
-        ("default", None, "a value is missing"),
+        ("default", None, "value nan: a label is missing"),
     ],
 )
 def test_errors_name_client_row_column_and_value(column, value, reason):
@@ -115,22 +117,30 @@ def test_errors_name_client_row_column_and_value(column, value, reason):
         check(schema(), table_of(broken.infer_objects()), where="loans")
 
 
+def test_a_label_cannot_be_declared_missing(tmp_path):
+    content = schema().as_dict()
+    content["label"]["missing"]["allowed"] = True
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"schema\.json.*a label cannot be missing"):
+        load_schema(path)
+
+
 def test_an_absent_column_is_named():
     with pytest.raises(DataError, match=r"no column 'job'.*it has: bank, age"):
         check(schema(), table_of(frame().drop(columns="job")))
 
 
 def test_inferred_facts_of_private_data_are_refused():
-    private = from_dataframe(frame(), label="default", client="bank")
+    roles = {"label": "default", "client": "bank", "allow_missing": True}
+    private = from_dataframe(frame(), **roles)
     with pytest.raises(
         PrivacyError,
         match=r"age \(moments\); income \(missing, moments\); job \(categories\); "
         r"default \(categories\)",
     ):
         require_declared(private)
-    public = from_dataframe(
-        frame(), label="default", client="bank", sensitivity="public"
-    )
+    public = from_dataframe(frame(), **roles, sensitivity="public")
     require_declared(public)
     declared = schema_of(private).with_source("declared")
     require_declared(from_dataframe(frame(), schema=declared))
