@@ -34,7 +34,6 @@ from aggregator.leaves import (
 from aggregator.operators import Operators
 from aggregator.partners import IssuedCertificate, Partner, PartnerRegister
 from fedtrain.core.errors import IdentityError
-from fedtrain.core.files import write_atomically
 from fedtrain.wire.certificates import (
     certificate_in,
     check_client_id,
@@ -50,7 +49,6 @@ from fedtrain.wire.identity import (
     identity_key_in,
     key_pem,
     key_text,
-    new_keys,
     private_folder,
     store_tls_pair,
     tls_pair_in,
@@ -351,19 +349,6 @@ class Authority:
         """Refuses all certificates of the authority before from the next start on."""
         self.authorities = self.authorities.finish()
         self.rotate_server()
-
-    def demo_kit(self, client_id: str, home: Path, terms: Terms) -> Path:
-        """Plays a partner for a demonstration: makes its keys, and admits it.
-
-        Returns:
-          The invitation's file in ``home``; it says that it is a demonstration.
-        """
-        keys = new_keys(home)
-        request = EnrolmentRequest.of(client_id, keys)
-        invitation = self.admit(request, terms, demo=True)
-        path = home / f"{client_id}.invitation"
-        write_atomically(path, invitation.to_bytes())
-        return path
 
     def roster(self) -> dict[str, str]:
         """The identity keys of all partners that are admitted, as text, by name."""

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aggregator.authority import Authority, Terms, init
+from aggregator.demo_kit import demo_kit
 from aggregator.leaves import Issuer, client_leaf, new_key, server_leaf
 from fedtrain.core.errors import IdentityError
 from fedtrain.wire.acceptance import accept
@@ -266,7 +267,7 @@ def test_the_server_certificate_is_rotated_with_its_hosts(authority):
 
 
 def test_a_demo_kit_says_so_everywhere(authority, terms, tmp_path):
-    path = authority.demo_kit("bank-d", tmp_path / "demo", terms)
+    path = demo_kit(authority, "bank-d", tmp_path / "demo", terms)
     assert json.loads(path.read_text())["demo"] is True
     assert authority.partners()[0].demo
     invitation = authority.invitation("bank-d", terms)

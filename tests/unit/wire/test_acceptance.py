@@ -3,6 +3,7 @@ import datetime
 import pytest
 
 from aggregator.authority import Terms, init
+from aggregator.demo_kit import demo_kit
 from fedtrain.core.errors import IdentityError
 from fedtrain.wire.acceptance import accept
 from fedtrain.wire.certificates import certificate_in
@@ -76,8 +77,8 @@ def test_another_operator_is_refused_with_both_fingerprints(
 def test_secure_aggregation_is_refused_with_demo_keys(authority, terms, home):
     together = with_secure_aggregation(terms)
     with pytest.raises(IdentityError, match="demo"):
-        authority.demo_kit("bank-a", home, together)
-    authority.demo_kit("bank-a", home, terms)
+        demo_kit(authority, "bank-a", home, together)
+    demo_kit(authority, "bank-a", home, terms)
     with pytest.raises(IdentityError, match="demonstration"):
         accept(authority.invitation("bank-a", together), home)
 
