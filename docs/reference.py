@@ -7,6 +7,7 @@ has no docstring, or when an ``Attributes`` section leaves out a required field 
 describes what is not there.
 """
 
+import argparse
 import ast
 import re
 import sys
@@ -195,4 +196,6 @@ def _signature(node: Definition) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*map(Path, sys.argv[1:])))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("output_dir", nargs="?", type=Path, default=OUTPUT)
+    raise SystemExit(main(parser.parse_args().output_dir))

@@ -1,6 +1,8 @@
 import ast
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,21 @@ def test_every_public_name_is_documented(reference, tmp_path, capsys):
     assert "### fed_avg" in text
     assert "- `server_optimizer`: By default SGD" in text
     assert "(fedtrain.rounds.md)" in (tmp_path / "index.md").read_text()
+
+
+def test_asking_for_help_writes_nothing(tmp_path):
+    program = [sys.executable, str(ROOT / "docs" / "reference.py")]
+    for option, code in (("--help", 0), ("--out", 2)):
+        done = subprocess.run(
+            [*program, option],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert "[output_dir]" in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def problems(reference, source):
