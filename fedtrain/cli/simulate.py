@@ -125,6 +125,8 @@ def _show(summary: Mapping[str, Any]) -> None:
         show_text(_compressed_line(summary["compressed"]))
     if summary["empty_clients"]:
         show_text(f"\nClients without rows: {summary['empty_clients']}")
+    if summary["secure_aggregation"]:
+        show_text(f"\n{summary['secure_aggregation']}")
     show_text(f"\n{summary['privacy_statement']}")
     show_text(f"\nRun folder  {summary['run']}", style="bold")
 

@@ -49,6 +49,8 @@ class IntegerGaussian:
       num_honest: h, of whom each adds 1/h of the noise; with trust central 1.
       sampling_rate: Of the units in each contribution, at a public Poisson rate.
       max_clients_per_entity: Clients at which one entity may have rows.
+      num_regions: Sums of as many parts of the clients are seen, besides their total;
+        h is of each part, and the guarantee is of all these sums side by side.
 
     Guarantees:
       With the noise of at least ``num_honest`` clients (or the server's) in it, a sum
@@ -71,6 +73,7 @@ class IntegerGaussian:
     num_honest: int = 1
     sampling_rate: float = 1.0
     max_clients_per_entity: int = 1
+    num_regions: int = 1
 
     def __post_init__(self) -> None:
         """Ranges; then a grid that is fine enough and a ring that is large enough."""
@@ -82,6 +85,7 @@ class IntegerGaussian:
             num_clients=self.num_clients,
             num_honest=self.num_honest,
             max_clients_per_entity=self.max_clients_per_entity,
+            num_regions=self.num_regions,
         )
         validate.fraction(sampling_rate=self.sampling_rate)
         validate.one_of(("central", "distributed"), trust=self.trust)
@@ -146,6 +150,12 @@ class IntegerGaussian:
         return encoded
 
     @property
+    def _num_sums(self) -> int:
+        """Of the whole run, at every level."""
+        levels = 1 + self.num_regions if self.num_regions > 1 else 1
+        return self.num_rounds * levels
+
+    @property
     def _grid_unit(self) -> float:
         return self.grid.grid(self.clipping_norm)
 
@@ -159,7 +169,7 @@ class IntegerGaussian:
             num_shares=self.num_shares,
             largest=grid.largest_coordinate,
             share=share_of(self._variance_on(grid), self.num_honest),
-            num_coordinates=self.num_rounds * grid.num_weights,
+            num_coordinates=self._num_sums * grid.num_weights,
         )
 
     def _event(self) -> Any:
@@ -174,8 +184,10 @@ class IntegerGaussian:
             ("sampling_rate", self.sampling_rate),
             ("max_clients_per_entity", self.max_clients_per_entity),
         )
+        regions = ("num_regions", self.num_regions)
         return (
             *(() if self.unit == "client" else sampling),
+            *((regions,) if self.num_regions > 1 else ()),
             ("num_clients", self.num_clients),
             ("num_honest", self.num_honest),
             ("share_stddev", math.sqrt(float(self.share_variance)) * self._grid_unit),
@@ -191,15 +203,16 @@ class IntegerGaussian:
                 f"num_honest is {self.num_honest} with trust = 'central', where the "
                 "server alone adds the noise. Use 1, or trust = 'distributed'."
             )
-        if self.num_honest > self.num_clients:
+        if self.num_honest * self.num_regions > self.num_clients:
             raise PrivacyError(
                 f"num_honest is {self.num_honest}, but there are {self.num_clients} "
-                "clients in a sum. Count on fewer honest ones, or enrol more."
+                f"clients in {self.num_regions} sums. Count on fewer honest ones, or "
+                "enrol more."
             )
 
     def _check_distance(self) -> None:
         one = distance_to_gaussian(self.share_variance, self.num_honest)
-        distance = one * self.grid.num_weights * self.num_rounds
+        distance = one * self.grid.num_weights * self._num_sums
         if distance > MOST_DISTANCE:
             raise PrivacyError(
                 f"A share of noise has a standard deviation of "

@@ -71,7 +71,13 @@ _TRUST: dict[Trust, str] = {
     "shows only the sum; enough clients have to be honest",
     "central": "the aggregator sees exact contributions and adds the noise",
 }
-
+_OBSERVERS: dict[Trust, str] = {
+    "local": "whoever sees each client's contribution",
+    "distributed": "whoever sees the sum of each round, such as the aggregator, with "
+    "as many clients as are thought to work with it",
+    "central": "whoever sees the noised sum of each round; the aggregator, which sees "
+    "more, is trusted",
+}
 
 Status = Literal["simulated", "NOT A RELEASE", "release"]
 _BADGES: dict[Status, str] = {
@@ -109,7 +115,8 @@ class PrivacyReport(_Strict):
 
     ``epsilon`` is what was spent, by PLD, of the unit that spent the most;
     ``rdp_epsilon`` its cross-check. ``num_units`` is None where it is an exact count of
-    private rows. An epsilon of ``Infinity`` is not private at all.
+    private rows. An epsilon of ``Infinity`` is not private at all. Every epsilon holds
+    against ``strongest_observer``; reports from before it was written have none.
     """
 
     format_version: Literal[1] = 1
@@ -119,6 +126,7 @@ class PrivacyReport(_Strict):
     run_id: str
     unit: Unit
     trust: Trust
+    strongest_observer: str | None = None
     neighboring_relation: NeighboringRelation
     delta: float = pydantic.Field(gt=0.0, lt=1.0)
     epsilon: float = pydantic.Field(ge=0.0)
@@ -186,6 +194,7 @@ def privacy_report(
         run_id=privacy.run_id,
         unit=plan.unit,
         trust=plan.trust,
+        strongest_observer=_observer(privacy),
         neighboring_relation=relation,
         delta=delta,
         epsilon=epsilon,
@@ -277,6 +286,33 @@ def _is_integer(privacy: RunPrivacy) -> bool:
     return all("sensitivity_squared" in own for own in details)
 
 
+def _num_regions(privacy: RunPrivacy) -> int:
+    """Of how many parts of the clients somebody sees the sum."""
+    return max(dict(one.details).get("num_regions", 1) for one in privacy.mechanisms)
+
+
+def _observer(privacy: RunPrivacy) -> str:
+    num_regions = _num_regions(privacy)
+    if num_regions == 1:
+        return _OBSERVERS[privacy.plan.trust]
+    return (
+        f"whoever sees the sums of all {num_regions} regions of each round, such as "
+        "their aggregators and the top one together, with as many clients of each "
+        "region as are thought to work with them"
+    )
+
+
+def _trust(privacy: RunPrivacy) -> str:
+    words = _TRUST[privacy.plan.trust]
+    if _num_regions(privacy) == 1:
+        return words
+    return (
+        f"{words} in each of {_num_regions(privacy)} regions; the guarantee is of the "
+        "regional sums and not of their total, strongest observer: "
+        f"{_observer(privacy)}"
+    )
+
+
 def _shown_units(privacy: RunPrivacy) -> int | None:
     """Clients are public; how many private rows or entities there are is not."""
     if privacy.is_private and privacy.plan.unit != "client":
@@ -353,7 +389,7 @@ def _statement(privacy: RunPrivacy, plan: PrivacyPlan, epsilon: float) -> str:
         f"{kind}. epsilon = {epsilon:.3g} at delta = {plan.delta:g}; unit: "
         f"{_UNITS[plan.unit]}; neighbouring relation: "
         f"{_RELATIONS[plan.neighboring_relation]} ({plan.neighboring_relation}); "
-        f"trust: {plan.trust} ({_TRUST[plan.trust]}); accountant: "
+        f"trust: {plan.trust} ({_trust(privacy)}); accountant: "
         f"{accountant}; amplification by sampling: {claim}."
     )
 

@@ -30,6 +30,7 @@ from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.eager import EagerRuntime
 from fedtrain.runtimes.secure import SecureRuntime
 from fedtrain.secagg.parameters import Parameters
+from fedtrain.secagg.regions import Regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +194,9 @@ def _round(
     )
 
 
-def runtime_of(config: ProjectConfig, session: Parameters | None = None) -> Runtime:
+def runtime_of(
+    config: ProjectConfig, session: Parameters | Regions | None = None
+) -> Runtime:
     """The runtime of ``[runtime]``.
 
     Args:

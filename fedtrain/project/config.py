@@ -87,7 +87,9 @@ class RoundsSection(Section):
 
     With ``secure_aggregation`` nobody sees a contribution: ``threshold`` of a round's
     clients (by default as few as are safe) have to answer to the end, and at most
-    ``num_colluding`` of them are thought to work with the aggregator.
+    ``num_colluding`` of them are thought to work with the aggregator. In
+    ``num_regions`` each region has an aggregator of its own, and both numbers hold in
+    each; the regional sums are added up by secure aggregation, too.
     """
 
     algorithm: Literal["fed_avg", "fed_prox", "fed_sgd"] = "fed_avg"
@@ -103,6 +105,7 @@ class RoundsSection(Section):
     secure_aggregation: bool = False
     threshold: Count | None = None
     num_colluding: Annotated[int, Field(ge=0)] = 1
+    num_regions: Annotated[int, Field(ge=3, le=50)] | None = None
 
 
 class OptimizerSection(Section):

@@ -1,8 +1,12 @@
 """Noise in whole numbers on the sum, from the numbers of a project file."""
 
+import math
+
 from fedtrain.aggregation.fixed_point import FixedPoint
 from fedtrain.core import nests, seeds
+from fedtrain.core.errors import PrivacyError
 from fedtrain.models.model import Model
+from fedtrain.privacy.adaptive_clipping import FEWEST_UNITS
 from fedtrain.privacy.adaptive_gradient_sum import QuantileQuery, quantile_query
 from fedtrain.privacy.gradient_sum import joint_norm
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
@@ -54,6 +58,7 @@ def integer_mechanism(
         num_honest=plan.num_honest or 1,
         sampling_rate=1.0 if privacy.unit == "client" else plan.sampling_rate,
         max_clients_per_entity=privacy.max_clients_per_entity,
+        num_regions=config.rounds.num_regions or 1,
     )
 
 
@@ -68,6 +73,7 @@ def query_of(config: ProjectConfig, plan: PrivacyPlan) -> QuantileQuery | None:
         return None
     if privacy.unit == "client" or privacy.trust != "distributed":
         return None
+    _check_units_of_regions(plan, config.rounds.num_regions or 1)
     return quantile_query(
         initial_clipping_norm=privacy.clipping_norm,
         noise_multiplier=plan.noise_multiplier or 0.0,
@@ -99,4 +105,19 @@ def words_of_ring(mechanism: IntegerGaussian) -> str:
         f"2^32: {4 * grid.num_weights} bytes a contribution. The chance that any "
         "coordinate wraps in the run, all noise included, is below "
         f"2^{mechanism.log2_wrap_probability:.0f} (at most 2^-40 is allowed)."
+    )
+
+
+def _check_units_of_regions(plan: PrivacyPlan, num_regions: int) -> None:
+    """Refuses to count, under noise for one region, fewer units than a count needs."""
+    smallest = plan.num_clients // num_regions
+    in_region = plan.expected_count * smallest / plan.num_clients
+    if num_regions == 1 or in_region >= FEWEST_UNITS:
+        return
+    least = math.ceil(FEWEST_UNITS / smallest)
+    raise PrivacyError(
+        f"A region's sum is expected to hold {in_region:g} units: adaptive clipping "
+        f"counts which of them are clipped and needs at least {FEWEST_UNITS} in each "
+        f"of the {num_regions} regions. Use client.expected_batch_size of at least "
+        f'{least}, fewer regions, or mechanism = "discrete_gaussian" with a fixed norm.'
     )

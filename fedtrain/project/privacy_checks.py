@@ -98,6 +98,29 @@ def secure_contradictions(config: ProjectConfig) -> Iterator[Problem]:
         yield superfluous(
             "rounds.threshold", rounds.threshold, "rounds.secure_aggregation is false"
         )
+    if rounds.num_regions is not None:
+        yield from _regions(config, rounds.num_regions)
+
+
+def _regions(config: ProjectConfig, num_regions: int) -> Iterator[Problem]:
+    rounds = config.rounds
+    if not rounds.secure_aggregation:
+        yield superfluous(
+            "rounds.num_regions", num_regions, "rounds.secure_aggregation is false"
+        )
+    if rounds.sampler != "full":
+        yield Problem(
+            key="rounds.sampler",
+            text="a region has a threshold of its own, so all of its clients are asked",
+            value=rounds.sampler,
+            allowed='"full"; or leave out rounds.num_regions',
+        )
+    if config.service is not None:
+        yield superfluous(
+            "rounds.num_regions",
+            num_regions,
+            "a federation is served by one aggregator; regions are simulated only",
+        )
 
 
 def _distributed(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Problem]:

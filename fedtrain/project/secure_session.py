@@ -1,15 +1,12 @@
 """The numbers of secure aggregation that a project file asks for."""
 
-from fedtrain.core.errors import ConfigError
 from fedtrain.project.config import ProjectConfig
 from fedtrain.secagg.parameters import Parameters, parameters_for
+from fedtrain.secagg.regions import Regions, regions_for
 
 
-def session_of(config: ProjectConfig, num_clients: int) -> Parameters | None:
-    """The parameters of every round's session; None without secure aggregation.
-
-    As many honest survivors are counted on as the threshold leaves: a higher threshold
-    tolerates fewer losses, and needs less noise of each client.
+def session_of(config: ProjectConfig, num_clients: int) -> Parameters | Regions | None:
+    """The sessions of every round, in one level or two; None without them.
 
     Args:
       config: Whose ``[rounds]`` are read.
@@ -20,38 +17,73 @@ def session_of(config: ProjectConfig, num_clients: int) -> Parameters | None:
         session; with the numbers that would.
     """
     rounds = config.rounds
-    if not rounds.secure_aggregation:
-        return None
-    cohort_size = num_clients if rounds.sampler == "full" else rounds.cohort_size or 0
-    if rounds.threshold is None:
-        return parameters_for(cohort_size, num_colluding=rounds.num_colluding)
-    if rounds.threshold <= rounds.num_colluding:
-        raise ConfigError(
-            f"rounds.threshold is {rounds.threshold} and rounds.num_colluding is "
-            f"{rounds.num_colluding}: of the clients that answer none need be honest. "
-            "Raise the threshold, or expect fewer colluders."
-        )
-    return Parameters(
-        num_clients=cohort_size,
-        threshold=rounds.threshold,
+    if not rounds.secure_aggregation or rounds.num_regions is None:
+        return _session(config, num_clients)
+    return regions_for(
+        num_clients,
+        rounds.num_regions,
         num_colluding=rounds.num_colluding,
-        num_honest_survivors=rounds.threshold - rounds.num_colluding,
+        threshold=rounds.threshold,
     )
 
 
 def served_session(config: ProjectConfig) -> Parameters | None:
-    """``session_of`` the partners that ``[service]`` names."""
-    return session_of(config, len(config.service.clients) if config.service else 0)
+    """Of the partners that ``[service]`` names; they are in one region."""
+    return _session(config, len(config.service.clients) if config.service else 0)
 
 
-def words_of(session: Parameters) -> str:
-    """What the session costs and withstands, for a plan."""
-    surplus = session.num_clients / session.num_honest_survivors
-    losses = session.num_tolerated_losses
+def words_of(session: Parameters | Regions) -> str:
+    """What the sessions cost and withstand, and who sees which sum, for a plan."""
+    if isinstance(session, Regions):
+        return f"{_of_regions(session)} {_of_top(session)}"
     return (
         f"Secure aggregation: {session.num_clients} clients, of whom "
         f"{session.threshold} must answer to the end (it tolerates the loss of "
-        f"{losses or 'none'}) and at most {session.num_colluding} may work with the "
-        f"aggregator. Each adds 1/{session.num_honest_survivors} of the needed noise, "
-        f"so a sum of all has {surplus:.3g} times its variance."
+        f"{session.num_tolerated_losses or 'none'}) and at most "
+        f"{session.num_colluding} may work with the aggregator. Each adds "
+        f"1/{session.num_honest_survivors} of the needed noise, so a sum of all has "
+        f"{_surplus(session):.3g} times its variance."
     )
+
+
+def _session(config: ProjectConfig, num_clients: int) -> Parameters | None:
+    rounds = config.rounds
+    if not rounds.secure_aggregation:
+        return None
+    return parameters_for(
+        num_clients if rounds.sampler == "full" else rounds.cohort_size or 0,
+        num_colluding=rounds.num_colluding,
+        threshold=rounds.threshold,
+    )
+
+
+def _of_regions(regions: Regions) -> str:
+    kinds = [
+        f"{regions.sessions.count(one)} with {one.num_clients} clients each, of whom "
+        f"{one.threshold} must answer to the end (it tolerates the loss of "
+        f"{one.num_tolerated_losses or 'none'})"
+        for one in dict.fromkeys(regions.sessions)
+    ]
+    honest = regions.num_honest_survivors
+    return (
+        f"Secure aggregation in {len(regions.sessions)} regions: {'; '.join(kinds)}. "
+        f"In each, at most {regions.top.num_colluding} may work with the region's "
+        f"aggregator, which sees its region's sum and no other. {honest} honest ones "
+        f"are counted on, so each client adds 1/{honest} of the noise that a region's "
+        f"sum needs, and a sum of all has {_surplus(regions):.3g} times its variance."
+    )
+
+
+def _of_top(regions: Regions) -> str:
+    top = regions.top
+    return (
+        f"The regional sums are masked again: of the {top.num_clients} regional "
+        f"aggregators {top.threshold} must answer to the end (it tolerates the loss of "
+        f"{top.num_tolerated_losses or 'none'}) and at most {top.num_colluding} may "
+        "work with the top aggregator, which sees the total only. Epsilon is that of "
+        "the regional sums, for whoever sees all of them; never that of the total."
+    )
+
+
+def _surplus(session: Parameters | Regions) -> float:
+    return session.num_clients / session.num_honest_survivors

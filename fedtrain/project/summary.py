@@ -8,6 +8,7 @@ from fedtrain.project.build import Project
 from fedtrain.project.closing import Told, comparison, main_metric
 from fedtrain.project.compressed_run import FinalWeights, compressed_summary
 from fedtrain.project.run_folder import RunFolder
+from fedtrain.project.secure_session import session_of, words_of
 from fedtrain.rounds.evaluation import spread
 from fedtrain.rounds.runtime import AdaptiveRuntime
 from fedtrain.tracking.jsonl import read_metrics
@@ -49,6 +50,7 @@ def summarised(
         "seconds_in_rounds": round(sum(r["seconds"] for r in history), 2),
         "privacy": dict(privacy) if privacy else None,
         "privacy_statement": privacy["statement"] if privacy else NO_PRIVACY,
+        "secure_aggregation": _sessions(project),
         "test": None,
         "metric": None,
         "comparison": None,
@@ -71,6 +73,12 @@ def execution_of(project: Project) -> dict[str, Any] | None:
     if not isinstance(project.runtime, AdaptiveRuntime):
         return None
     return dict(project.runtime.execution(project.round_))
+
+
+def _sessions(project: Project) -> str | None:
+    """The sessions of a round in words; None without secure aggregation."""
+    session = session_of(project.config, project.split.train.num_clients)
+    return None if session is None else words_of(session)
 
 
 def _empty_clients(project: Project) -> int | None:

@@ -5,7 +5,7 @@ shares and signatures included. It hides nothing from this machine; it shows tha
 sum behind masks is the sum without them, to the bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import seeds
@@ -15,23 +15,25 @@ from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import Cohort, RoundResult, client_seed, server_seed
 from fedtrain.runtimes.eager import contribute
 from fedtrain.secagg.parameters import Parameters
+from fedtrain.secagg.regions import Regions
 from fedtrain.secagg.server import Step
-from fedtrain.secagg.simulated_network import NO_FAULTS, Faults, SimulatedNetwork
+from fedtrain.secagg.simulated_network import Faults, SimulatedNetwork
+from fedtrain.secagg.simulated_regions import RegionalNetwork
 
 
 class SecureRuntime:
     """Runs rounds like ``EagerRuntime``, and adds up by secure aggregation.
 
     Args:
-      parameters: Of every session.
+      session: Of every round; with regions, sessions of two levels.
       lost: From which step on a client is lost, by client id, in every round.
     """
 
     def __init__(
-        self, parameters: Parameters, *, lost: Mapping[str, Step] | None = None
+        self, session: Parameters | Regions, *, lost: Mapping[str, Step] | None = None
     ) -> None:
-        self._parameters = parameters
-        self._faults = Faults(lost=lost, carried=list) if lost else NO_FAULTS
+        self._session = session
+        self._lost = dict(lost or {})
 
     def run_round(
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
@@ -62,15 +64,26 @@ class SecureRuntime:
     def _sum(
         self, round_number: int, contributions: Mapping[str, Contribution]
     ) -> tuple[Contribution, tuple[str, ...]]:
-        vectors = {name: ring_vector(one) for name, one in contributions.items()}
+        # The ids of simulated clients need not be such as the protocol signs.
+        ids = {f"client-{at:04}": name for at, name in enumerate(sorted(contributions))}
+        vectors = {each: ring_vector(contributions[name]) for each, name in ids.items()}
+        lost = {
+            each: self._lost[name] for each, name in ids.items() if name in self._lost
+        }
         like = next(iter(contributions.values()))
-        network = SimulatedNetwork(
-            self._parameters,
-            client_ids=vectors,
-            vector_length=len(ring_vector(like)),
-        )
-        found = network.secure_sum(round_number, vectors, self._faults)
-        return from_ring_vector(found.total, like=like), found.survivors
+        network = _network(self._session, ids, len(ring_vector(like)))
+        faults = Faults(lost=lost, carried=list)
+        found = network.secure_sum(round_number, vectors, faults)
+        total = from_ring_vector(found.total, like=like)
+        return total, tuple(ids[each] for each in found.survivors)
+
+
+def _network(
+    session: Parameters | Regions, client_ids: Collection[str], length: int
+) -> SimulatedNetwork | RegionalNetwork:
+    if isinstance(session, Regions):
+        return RegionalNetwork(session, client_ids=client_ids, vector_length=length)
+    return SimulatedNetwork(session, client_ids=client_ids, vector_length=length)
 
 
 def _check(round_: Round) -> None:

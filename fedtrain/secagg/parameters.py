@@ -74,19 +74,27 @@ def least_threshold(num_clients: int, num_colluding: int) -> int:
     return max(2 * num_clients // 3, (num_clients + num_colluding) // 2) + 1
 
 
-def parameters_for(num_clients: int, *, num_colluding: int = 1) -> Parameters:
-    """The parameters that tolerate most losses.
+def parameters_for(
+    num_clients: int, *, num_colluding: int = 1, threshold: int | None = None
+) -> Parameters:
+    """The parameters that tolerate most losses, or those of ``threshold``.
+
+    As many honest survivors are counted on as the threshold leaves: a higher threshold
+    tolerates fewer losses, and needs less noise of each client.
 
     Raises:
       ConfigError: If so many colluders leave no session: says how many would.
     """
     _check_num_clients(num_clients)
     _check_whole_at_least(0, num_colluding=num_colluding)
-    threshold = least_threshold(num_clients, num_colluding)
-    if threshold > num_clients:
+    if threshold is None:
+        threshold = least_threshold(num_clients, num_colluding)
+        _check_colluding(num_clients, num_colluding, threshold)
+    if threshold <= num_colluding:
         raise ConfigError(
-            f"num_colluding={num_colluding} is too many for {num_clients} clients: at "
-            f"most {num_clients - 1} can be withstood, or enrol more clients."
+            f"threshold is {threshold} and num_colluding is {num_colluding}: of the "
+            "clients that answer none need be honest. Raise the threshold, or expect "
+            "fewer colluders."
         )
     return Parameters(
         num_clients=num_clients,
@@ -96,12 +104,20 @@ def parameters_for(num_clients: int, *, num_colluding: int = 1) -> Parameters:
     )
 
 
+def _check_colluding(num_clients: int, num_colluding: int, threshold: int) -> None:
+    if threshold > num_clients:
+        raise ConfigError(
+            f"num_colluding={num_colluding} is too many for {num_clients} clients: at "
+            f"most {num_clients - 1} can be withstood, or enrol more clients."
+        )
+
+
 def _check_num_clients(num_clients: int) -> None:
     _check_whole_at_least(LEAST_CLIENTS, num_clients=num_clients)
     if num_clients > MOST_CLIENTS:
         raise ConfigError(
             f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. Sum in "
-            "regions first, each with its own aggregator."
+            "regions first (rounds.num_regions), or in more of them."
         )
 
 

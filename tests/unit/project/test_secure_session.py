@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.privacy import events
@@ -12,6 +13,7 @@ from fedtrain.project.new_project import template
 from fedtrain.project.plan_project import plan
 from fedtrain.project.problems import ProjectError
 from fedtrain.project.read import checked_config, overridden
+from fedtrain.project.run import run, start_run
 from fedtrain.project.secure_session import session_of, words_of
 from fedtrain.project.toml_text import resolved_toml
 
@@ -102,6 +104,17 @@ def test_whole_updates_of_clients_are_summed_in_whole_numbers() -> None:
         ({"rounds__threshold": 1}, "none need be honest"),
         ({"rounds__num_colluding": 10}, "at most 9 can be withstood"),
         ({"privacy__grid_bits": 30}, "Use grid_bits = "),
+        ({"rounds__num_regions": 4}, "2 in one.*at most 3 regions, or enrol 2 more"),
+        ({"rounds__num_regions": 3, "rounds__threshold": 4}, "from 3 to 3"),
+        ({"rounds__num_regions": 3, "privacy__grid_bits": 30}, "Use grid_bits = "),
+        (
+            {
+                "rounds__num_regions": 3,
+                "privacy__mechanism": '"adaptive_gaussian"',
+                "client__expected_batch_size": 30,
+            },
+            "at least 100 in each of the 3 regions.*expected_batch_size of at least 34",
+        ),
     ],
     ids=str,
 )
@@ -124,6 +137,27 @@ def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
         ({"rounds__algorithm": '"fed_avg"'}, "rounds.algorithm"),
         ({"client__local_steps": 2}, "client.local_steps"),
         ({"rounds__weighted": "true"}, "rounds.weighted"),
+        ({"rounds__num_regions": 2}, "rounds.num_regions"),
+        (
+            {"rounds__num_regions": 3, "rounds__secure_aggregation": "false"},
+            "rounds.num_regions",
+        ),
+        (
+            {
+                "rounds__num_regions": 3,
+                "rounds__sampler": '"uniform"',
+                "rounds__cohort_size": 9,
+            },
+            "rounds.sampler",
+        ),
+        (
+            {
+                "rounds__num_regions": 3,
+                "service__clients": '["a", "b", "c"]',
+                "service__rows_per_client": 10,
+            },
+            "rounds.num_regions",
+        ),
     ],
     ids=str,
 )
@@ -135,6 +169,62 @@ def test_what_secure_aggregation_cannot_do_names_its_key(
     assert any(key in problem.key for problem in caught.value.problems)
 
 
+def test_regions_provision_each_sum_for_its_own_honest_survivors() -> None:
+    flat, config = config_of(), config_of(rounds__num_regions=3)
+    project = build(config, folder=Path())
+    assert project.plan is not None
+    (mechanism,) = project.round_.mechanisms
+    details = dict(mechanism.details)
+    assert (details["num_honest"], details["num_regions"]) == (2, 3)
+    assert project.plan.noise_surplus == pytest.approx(10 / 2)
+    # Epsilon is of a region's sum: the same noise as without regions, in larger shares.
+    (whole,) = build(flat, folder=Path()).round_.mechanisms
+    assert mechanism.noise_multiplier == whole.noise_multiplier
+    share = dict(whole.details)["share_stddev"] * 3**0.5
+    assert details["share_stddev"] == pytest.approx(share, rel=1e-6)
+    assert (
+        details["log2_wrap_probability"] > dict(whole.details)["log2_wrap_probability"]
+    )
+    assert details["log2_wrap_probability"] <= -40
+
+
+def test_the_plan_says_which_sum_each_level_sees() -> None:
+    session = session_of(config_of(rounds__num_regions=3), 10)
+    assert session is not None
+    for words in (
+        "in 3 regions: 1 with 4 clients each, of whom 3 must answer",
+        "2 with 3 clients each, of whom 3 must answer",
+        "adds 1/2 of the noise that a region's sum needs",
+        "5 times its variance",
+        "which sees its region's sum and no other",
+        "of the 3 regional aggregators 3 must answer",
+        "sees the total only",
+        "Epsilon is that of the regional sums",
+    ):
+        assert words in words_of(session)
+
+
+def test_the_report_names_the_strongest_observer(tmp_path: Path) -> None:
+    changes = {
+        "rounds__num_regions": 3,
+        "rounds__num_rounds": 1,
+        "runtime__kind": '"eager"',
+        "evaluation__baselines": "false",
+        "tracking__runs_dir": f'"{tmp_path}"',
+        "tracking__tensorboard": "false",
+        "tracking__html_report": "false",
+        "privacy__metrics_share": 0.1,
+        "privacy__target_epsilon": "1000",
+        "privacy__noise_multiplier": 1,
+    }
+    project = build(config_of(**changes), folder=Path())
+    summary = run(project, start_run(project), console=Console(quiet=True))
+    observer = "whoever sees the sums of all 3 regions of each round"
+    assert summary["privacy"]["strongest_observer"].startswith(observer)
+    assert observer in summary["privacy_statement"]
+    assert "in 3 regions" in summary["secure_aggregation"]
+
+
 def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
     path = tmp_path / "federation.toml"
     path.write_text(resolved_toml(config_of()))
@@ -142,6 +232,7 @@ def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
     assert "it tolerates the loss of 3" in statement
     assert "1.67 times its variance" in statement
     assert "2600 bytes a contribution" in statement
+    assert "in 3 regions" in plan(path, ["rounds.num_regions=3"])["statement"]
     more = ['privacy.mechanism="adaptive_gaussian"', "privacy.metrics_share=0.1"]
     assert "2612 bytes a contribution" in plan(path, more)["statement"]
     with pytest.raises(PrivacyError, match="Use grid_bits"):

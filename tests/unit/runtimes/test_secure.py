@@ -1,5 +1,7 @@
 """Masked sums equal those without masks, to the bit, whatever the runtime."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +19,7 @@ from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.runtimes.eager import EagerRuntime
 from fedtrain.runtimes.secure import SecureRuntime
 from fedtrain.secagg.parameters import parameters_for
+from fedtrain.secagg.regions import regions_for
 from fedtrain.secagg.server import Step
 
 SEED = seeds.root(4)
@@ -24,22 +27,23 @@ MODEL = dense_classifier(3, 2)
 WEIGHTS = nests.to_tensors(MODEL.init(SEED))
 CLIENTS = ("ada", "bob", "cid", "dan", "eve")
 SESSION = parameters_for(5)
-ROUND = integer_fed_sgd(
-    MODEL,
-    sgd(1.0),
-    IntegerGaussian(
-        unit="example",
-        trust="distributed",
-        clipping_norm=0.5,
-        noise_multiplier=1.0,
-        grid=FixedPoint(num_weights=8, bounded="unit", largest=2**30 // 5),
-        num_rounds=10,
-        num_clients=5,
-        num_honest=SESSION.num_honest_survivors,
-        sampling_rate=0.5,
-    ),
-    expected_count=10.0,
+MECHANISM = IntegerGaussian(
+    unit="example",
+    trust="distributed",
+    clipping_norm=0.5,
+    noise_multiplier=1.0,
+    grid=FixedPoint(num_weights=8, bounded="unit", largest=2**30 // 5),
+    num_rounds=10,
+    num_clients=5,
+    num_honest=SESSION.num_honest_survivors,
+    sampling_rate=0.5,
 )
+ROUND = integer_fed_sgd(MODEL, sgd(1.0), MECHANISM, expected_count=10.0)
+# A norm that cuts nothing, and shares for regions.
+REGIONAL = replace(
+    MECHANISM, clipping_norm=8.0, num_clients=9, num_honest=2, num_regions=3
+)
+WIDE = integer_fed_sgd(MODEL, sgd(1.0), REGIONAL, expected_count=8.0)
 
 
 def cohort(names=CLIENTS):
@@ -77,6 +81,43 @@ def test_a_lost_client_is_missing_from_the_sum_and_nothing_else():
     masked, result = after(runtime, cohort())
     assert result.lost_clients == ("dan",)
     others = [client for client in cohort() if client.client_id != "dan"]
+    np.testing.assert_array_equal(masked, after(EagerRuntime(), others)[0])
+
+
+def test_regions_give_the_sum_without_them_to_the_bit_in_every_runtime():
+    # Gradients of zero weights on these rows are sums of halves: exact everywhere.
+    exact = nests.scale(WEIGHTS, 0.0)
+    rows = Examples(
+        features=np.array([[1, 0, 2], [0, 3, 1]], np.float32),
+        labels=np.array([0, 1], np.int32),
+    )
+    clients = [
+        CohortClient(f"client-{number}", rows, ROUND.client_work.init_state(exact))
+        for number in range(9)
+    ]
+    runtimes = (
+        SecureRuntime(regions_for(9, 3)),
+        SecureRuntime(parameters_for(9)),
+        EagerRuntime(),
+        CompiledRuntime(strategy="graph"),
+    )
+    masked, *others = (
+        tf.nest.flatten(
+            runtime.run_round(WIDE, WIDE.init(exact), clients, SEED).state.weights
+        )
+        for runtime in runtimes
+    )
+    for found in others:
+        for one, other in zip(masked, found, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_region_that_lost_too_many_is_missing_from_the_sum():
+    names = [f"client-{number:02}" for number in range(12)]
+    runtime = SecureRuntime(regions_for(12, 4), lost={"client-05": Step.INPUTS})
+    masked, result = after(runtime, cohort(names))
+    assert set(result.lost_clients) == {"client-03", "client-04", "client-05"}
+    others = [c for c in cohort(names) if c.client_id not in result.lost_clients]
     np.testing.assert_array_equal(masked, after(EagerRuntime(), others)[0])
 
 

@@ -4,52 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lossy_networks import LOSSES, expected_sum, network_of, tangled, vectors_for
 
 from fedtrain.core.errors import TooFewClientsError
 from fedtrain.secagg.client import ClientSession
 from fedtrain.secagg.parameters import LEAST_CLIENTS, MOST_CLIENTS, parameters_for
 from fedtrain.secagg.server import ServerSession, Step
-from fedtrain.secagg.simulated_network import Faults, SimulatedNetwork, played
-
-LOSSES = (Step.KEYS, Step.SHARES, Step.INPUTS, Step.CONSISTENCY, Step.UNMASK)
-
-
-def network_of(num_clients, *, num_colluding=1, vector_length=5):
-    return SimulatedNetwork(
-        parameters_for(num_clients, num_colluding=num_colluding),
-        client_ids=[f"client-{number:02}" for number in range(num_clients)],
-        vector_length=vector_length,
-    )
-
-
-def vectors_for(network, draw):
-    return {
-        name: draw.integers(2**32, size=network.vector_length, dtype=np.uint32)
-        for name in network.identities
-    }
-
-
-def expected_sum(network, vectors, lost):
-    """The sum of those who sent their input; None where too few were left once."""
-    least = network.parameters.threshold
-    for step in LOSSES:
-        left = [n for n in vectors if lost.get(n, Step.OVER) > step]
-        if len(left) < least:
-            return None
-    staying = [n for n in vectors if lost.get(n, Step.OVER) > Step.INPUTS]
-    zeros = np.zeros(network.vector_length, np.uint32)
-    return sum((vectors[n] for n in staying), zeros), tuple(sorted(staying))
-
-
-def tangled(draw):
-    """Messages in any order, some of them twice or three times."""
-
-    def carried(messages):
-        again = [m for m in messages if draw.random() < 0.3]
-        mixed = [*messages, *again, *again[:1]]
-        return [mixed[place] for place in draw.permutation(len(mixed))]
-
-    return carried
+from fedtrain.secagg.simulated_network import Faults, played
 
 
 def run_session(seed, most_clients):
@@ -127,21 +88,6 @@ def test_a_retry_has_fresh_keys_and_leaves_out_who_was_named():
     assert again.parameters == parameters_for(4)
     assert again.session != roster.session
     assert again.nonce != roster.nonce
-
-
-def test_regional_sums_are_summed_as_contributions_are():
-    regions = [network_of(3, vector_length=5) for _ in range(3)]
-    draw = np.random.default_rng(3)
-    vectors = [vectors_for(region, draw) for region in regions]
-    top = network_of(3, vector_length=5)
-    sums = {
-        name: region.secure_sum(0, of_region).total
-        for name, region, of_region in zip(
-            sorted(top.identities), regions, vectors, strict=True
-        )
-    }
-    total = sum(vector for of_region in vectors for vector in of_region.values())
-    np.testing.assert_array_equal(top.secure_sum(0, sums).total, total)
 
 
 def test_a_failed_round_is_tried_again_under_fresh_keys_without_one_client():
