@@ -6,20 +6,18 @@ and the files of releases. No TensorFlow is needed.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from aggregator.audit_heads import check_heads
 from aggregator.events import Event, Head
 from aggregator.head_file import HeadFile
 from aggregator.home import Federation, current_run
 from aggregator.journal import head_path, stored_events
+from aggregator.saved_checkpoint import checkpoints, read_checkpoint
 from fedtrain.core.errors import (
     CheckpointError,
     ConfigError,
@@ -46,20 +44,6 @@ class Check(NamedTuple):
     ok: bool
     text: str
     exit_code: int
-
-
-class SavedCheckpoint(NamedTuple):
-    """What a checkpoint's file says of itself, once its hash was checked.
-
-    Attributes:
-      rounds_done: How many rounds are in it.
-      state_sha256: Of its arrays, as the journal notes it.
-      ledger_head: How long the privacy ledger was; None without privacy.
-    """
-
-    rounds_done: int
-    state_sha256: str
-    ledger_head: Mapping[str, Any] | None
 
 
 def audit(federation: Federation) -> list[Check]:
@@ -105,32 +89,6 @@ def partner_heads(federation: Federation) -> list[dict[str, Any]]:
                 "signed": noted.get("signed", ""),
             }
     return [{"partner": name, **heads[name]} for name in sorted(heads)]
-
-
-def checkpoints(folder: RunFolder) -> list[Path]:
-    """The checkpoints of a run, the oldest first."""
-    return sorted(folder.checkpoints.glob("round-*.ckpt"))
-
-
-def read_checkpoint(path: Path) -> SavedCheckpoint:
-    """A checkpoint's own words, checked by the hash in its header.
-
-    Raises:
-      CheckpointError: If it is not what was written.
-    """
-    line, _, body = path.read_bytes().partition(b"\n")
-    try:
-        header = json.loads(line)
-        given = header.pop("sha256")
-    except (ValueError, AttributeError, KeyError):
-        header, given = {}, None
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    digest.update(body)
-    if digest.hexdigest() != given:
-        raise CheckpointError(f"{path} is damaged: it does not match its own hash.")
-    return SavedCheckpoint(
-        header["round_number"], _arrays_sha256(body), header["ledger_head"]
-    )
 
 
 def _checked(what: str, look: Callable[[], str]) -> Check:
@@ -237,12 +195,3 @@ def _release(folder: Path) -> str:
     return (
         f"{len(files)} files as recorded; `fedtrain release verify` checks who signed"
     )
-
-
-def _arrays_sha256(body: bytes) -> str:
-    digest = hashlib.sha256()
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-        names = [name for name in arrays.files if name.startswith("state_")]
-        for index in range(len(names)):
-            digest.update(np.ascontiguousarray(arrays[f"state_{index}"]).data)
-    return digest.hexdigest()

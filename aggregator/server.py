@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import resource
 import threading
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from aggregator.caller import CallerCheck
 from aggregator.calls import Calls, Served
+from aggregator.memory import give_memory_back
 from aggregator.sequences import SequenceFile, guard_of
 from aggregator.traffic import Traffic
 from fedtrain.core.errors import ConfigError
@@ -26,8 +26,6 @@ from fedtrain.wire.tls import server_credentials
 SERVICE = "fedtrain.wire.v1.Aggregator"
 _MOST_CALLS = 8192
 _HANDSHAKE_S = 10
-_M_ARENA_MAX = -8
-_M_MMAP_THRESHOLD = -3
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a port in use is an error
     ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
@@ -92,7 +90,7 @@ class Server:
         """
         rounds, authority = self._served.rounds, self._served.authority
         _allow_many_files()
-        _give_memory_back()
+        give_memory_back()
         guard, self._sequences = guard_of(self._served.sequences, rounds.book.sequences)
         caller = CallerCheck(authority, rounds.run_id, guard)
         self._calls = Calls(self._served, caller, self.traffic)
@@ -209,15 +207,3 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _give_memory_back() -> None:
-    """Keeps glibc from hoarding what chunks took, in as many heaps as threads.
-
-    Source: mallopt(3).
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        c_library = ctypes.CDLL(None)
-        c_library.mallopt(_M_ARENA_MAX, 2)
-        # Chunks stay below it: to map each would cost more than all that is done to it.
-        c_library.mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)

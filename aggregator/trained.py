@@ -13,16 +13,15 @@ from aggregator.home import Federation
 from aggregator.own_noise import forget_own_key, own_key
 from aggregator.planning import plan_for
 from aggregator.rounds import Rounds
+from aggregator.saved_checkpoint import newest_intact
 from aggregator.secure_terms import SecureTerms, check_all_admitted, secure_terms
 from fedtrain.core.errors import ConfigError, StoppedError
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.crossing import nest_sha256
 from fedtrain.project.deployed import declared, drawing_from
 from fedtrain.project.run import RunInterruptedError, run, start_run
 from fedtrain.project.run_folder import RunFolder
-from fedtrain.rounds.checkpoint import CheckpointStore
 from fedtrain.wire.plan import Plan
 
 
@@ -130,11 +129,9 @@ def trained(
             "Interrupted. All finished rounds and accepted contributions are saved; go "
             "on with: fedtrain-aggregator serve"
         ) from None
-    newest = CheckpointStore(served.folder.checkpoints).latest(
-        project.round_.init(project.starting_weights())
-    )
+    newest = newest_intact(served.folder)
     if newest is not None:
-        rounds.committed(newest.round_number - 1, nest_sha256(newest.state))
+        rounds.committed(newest.rounds_done - 1, newest.state_sha256)
     rounds.finish("finished", _in_words(config, summary))
     if served.plan is not None:
         forget_own_key(served.plan, served.folder)

@@ -1,23 +1,33 @@
 """Files that are either whole or not there."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
-    """Writes beside ``path``, syncs, renames, and syncs the folder.
+    """Writes ``content`` as ``written_atomically`` does."""
+    with written_atomically(path, mode=mode) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
-    A reader sees the old content or the new, never a part; a crash at any moment leaves
-    one of the two. ``mode``, less the umask, is who may read it: never more than that,
+
+@contextmanager
+def written_atomically(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file beside ``path`` that takes its place when the block has ended.
+
+    It is synced, renamed, and the folder synced. A reader sees the old content or the
+    new, never a part; a crash at any moment leaves one of the two, and so does an error
+    in the block. ``mode``, less the umask, is who may read it: never more than that,
     not for a moment.
     """
-    data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -1,6 +1,5 @@
 """Weights in a file: numpy's npz, an array for each leaf, named by its path."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from fedtrain.core.errors import CheckpointError
-from fedtrain.core.files import write_atomically
+from fedtrain.core.files import written_atomically
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -18,9 +17,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 def save_weights(path: Path, weights: Any) -> None:
     """Writes a nest of tensors, whole or not at all."""
     leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(weights)]
-    content = io.BytesIO()
-    np.savez(content, **dict(zip(leaf_names(weights), leaves, strict=True)))
-    write_atomically(path, content.getvalue())
+    with written_atomically(path) as file:
+        np.savez(file, **dict(zip(leaf_names(weights), leaves, strict=True)))
 
 
 def load_arrays(path: Path) -> Arrays:

@@ -1,25 +1,23 @@
 """Checkpoints that survive a crash at any moment.
 
-One file holds one round: a JSON header line with a SHA-256 of the rest of the header
-and of what follows, then the arrays in numpy's own format. It is written beside,
-synced, and renamed; the two newest are kept. A file that does not match its hash is
-passed over for the one before it.
+One file holds one round (see ``checkpoint_file``). It is written beside, synced, and
+renamed; the two newest are kept. A file that does not match its hash is passed over for
+the one before it.
 """
 
-import hashlib
 import io
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from fedtrain.core import validate
 from fedtrain.core.errors import CheckpointError
-from fedtrain.core.files import write_atomically
+from fedtrain.core.files import written_atomically
+from fedtrain.rounds.checkpoint_file import arrays_in, intact_header, write
 from fedtrain.rounds.early_stop import Best
 from fedtrain.rounds.round import ServerState
 
@@ -70,7 +68,8 @@ class CheckpointStore:
         """Writes ``checkpoint`` durably and drops generations beyond ``keep``."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"round-{checkpoint.round_number:08d}.ckpt"
-        write_atomically(path, to_bytes(checkpoint))
+        with written_atomically(path) as file:
+            _write(file, checkpoint)
         for old in self._newest_first()[self.keep :]:
             old.unlink()
         return path
@@ -84,9 +83,10 @@ class CheckpointStore:
         """
         paths = self._newest_first()
         for path in paths:
-            content = _read(path.read_bytes())
-            if content is not None:
-                return _from_content(str(path), *content, like=like)
+            with path.open("rb") as file:
+                header = intact_header(file)
+                if header is not None:
+                    return _from_file(str(path), file, header, like=like)
             _log.warning(
                 "checkpoint %s is damaged; falling back one generation", path.name
             )
@@ -99,38 +99,24 @@ class CheckpointStore:
 
     def ledger_head(self) -> Mapping[str, Any] | None:
         """What the newest readable checkpoint remembers of the privacy ledger."""
-        contents = (_read(path.read_bytes()) for path in self._newest_first())
-        header = next((content[0] for content in contents if content), None)
-        return header["ledger_head"] if header else None
+        return next((head["ledger_head"] for head in self._intact_headers()), None)
+
+    def _intact_headers(self) -> Iterator[dict[str, Any]]:
+        for path in self._newest_first():
+            with path.open("rb") as file:
+                header = intact_header(file)
+            if header is not None:
+                yield header
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.directory.glob("round-*.ckpt"), reverse=True)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
-    """What ``save`` writes: a header line with a hash, then the arrays."""
-    arrays = [np.asarray(leaf) for leaf in tf.nest.flatten(checkpoint.state)]
-    client_ids, client_arrays = _stacked_clients(checkpoint.client_states)
-    best = checkpoint.best
-    best_leaves = tf.nest.flatten(best.weights) if best else []
-    body = io.BytesIO()
-    np.savez(
-        body,
-        **{f"state_{i}": array for i, array in enumerate(arrays)},
-        **{f"client_{i}": array for i, array in enumerate(client_arrays)},
-        **{f"best_{i}": np.asarray(leaf) for i, leaf in enumerate(best_leaves)},
-    )
-    header = {
-        "format": _FORMAT,
-        "round_number": checkpoint.round_number,
-        "leaves": [_spec(array) for array in arrays],
-        "client_ids": client_ids,
-        "ledger_head": checkpoint.ledger_head,
-        "execution": checkpoint.execution,
-        "best": best.as_dict() if best else None,
-    }
-    header["sha256"] = _digest(header, body.getvalue())
-    return json.dumps(header).encode() + b"\n" + body.getvalue()
+    """What ``save`` writes."""
+    content = io.BytesIO()
+    _write(content, checkpoint)
+    return content.getvalue()
 
 
 def from_bytes(content: bytes, like: ServerState, *, name: str) -> Checkpoint:
@@ -139,10 +125,33 @@ def from_bytes(content: bytes, like: ServerState, *, name: str) -> Checkpoint:
     Raises:
       CheckpointError: If it is damaged or belongs to another model than ``like``.
     """
-    read = _read(content)
-    if read is None:
+    file = io.BytesIO(content)
+    header = intact_header(file)
+    if header is None:
         raise CheckpointError(f"{name} is damaged: it does not match its own hash.")
-    return _from_content(name, *read, like=like)
+    return _from_file(name, file, header, like=like)
+
+
+def _write(file: BinaryIO, checkpoint: Checkpoint) -> None:
+    leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(checkpoint.state)]
+    client_ids, client_arrays = _stacked_clients(checkpoint.client_states)
+    best = checkpoint.best
+    best_leaves = tf.nest.flatten(best.weights) if best else []
+    header = {
+        "format": _FORMAT,
+        "round_number": checkpoint.round_number,
+        "leaves": [_spec(leaf) for leaf in leaves],
+        "client_ids": client_ids,
+        "ledger_head": checkpoint.ledger_head,
+        "execution": checkpoint.execution,
+        "best": best.as_dict() if best else None,
+    }
+    arrays = {
+        **{f"state_{i}": leaf for i, leaf in enumerate(leaves)},
+        **{f"client_{i}": array for i, array in enumerate(client_arrays)},
+        **{f"best_{i}": np.asarray(leaf) for i, leaf in enumerate(best_leaves)},
+    }
+    write(file, header, arrays)
 
 
 def _stacked_clients(states: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
@@ -153,29 +162,8 @@ def _stacked_clients(states: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     return list(states), [np.stack([np.asarray(x) for x in col]) for col in columns]
 
 
-def _read(content: bytes) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Header and arrays, or None if the content does not match its own hash."""
-    line, _, body = content.partition(b"\n")
-    try:
-        header = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(header, dict) or header.get("sha256") != _digest(header, body):
-        return None
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-        return header, dict(arrays)
-
-
-def _digest(header: Mapping[str, Any], body: bytes) -> str:
-    """Hash of the header without its own hash, and of the arrays."""
-    rest = {key: value for key, value in header.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    digest.update(body)
-    return digest.hexdigest()
-
-
-def _from_content(
-    name: str, header: dict[str, Any], arrays: dict[str, Any], *, like: ServerState
+def _from_file(
+    name: str, file: BinaryIO, header: Mapping[str, Any], *, like: ServerState
 ) -> Checkpoint:
     expected = [_spec(leaf) for leaf in tf.nest.flatten(like)]
     if header["leaves"] != expected:
@@ -184,15 +172,16 @@ def _from_content(
             f"{_brief(header['leaves'])}, this run needs {_brief(expected)}. Resume "
             "with the project file of the run that wrote it."
         )
-    leaves = [tf.constant(arrays[f"state_{i}"]) for i in range(len(expected))]
-    return Checkpoint(
-        round_number=header["round_number"],
-        state=tf.nest.pack_sequence_as(like, leaves),
-        client_states=_client_leaves(header["client_ids"], arrays),
-        ledger_head=header["ledger_head"],
-        execution=header.get("execution"),
-        best=_best(header.get("best"), arrays, like),
-    )
+    with arrays_in(file) as arrays:
+        leaves = [tf.constant(arrays[f"state_{i}"]) for i in range(len(expected))]
+        return Checkpoint(
+            round_number=header["round_number"],
+            state=tf.nest.pack_sequence_as(like, leaves),
+            client_states=_client_leaves(header["client_ids"], arrays),
+            ledger_head=header["ledger_head"],
+            execution=header.get("execution"),
+            best=_best(header.get("best"), arrays, like),
+        )
 
 
 def _best(
@@ -205,7 +194,7 @@ def _best(
     return Best(**facts, weights=packed_like(leaves, like.weights))
 
 
-def _client_leaves(client_ids: list[str], arrays: dict[str, Any]) -> dict[str, Any]:
+def _client_leaves(client_ids: list[str], arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Flat leaves by client id; ``packed_like`` gives them their structure again."""
     num_leaves = sum(name.startswith("client_") for name in arrays)
     columns = [arrays[f"client_{i}"] for i in range(num_leaves)]

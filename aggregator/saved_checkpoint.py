@@ -1,0 +1,65 @@
+"""What a checkpoint's file says of itself, without TensorFlow and in little memory."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from fedtrain.core.errors import CheckpointError
+from fedtrain.project.run_folder import RunFolder
+from fedtrain.rounds.checkpoint_file import arrays_in, intact_header
+
+
+class SavedCheckpoint(NamedTuple):
+    """What a checkpoint's file says of itself, once its hash was checked.
+
+    Attributes:
+      rounds_done: How many rounds are in it.
+      state_sha256: Of its arrays, as the journal notes it.
+      ledger_head: How long the privacy ledger was; None without privacy.
+    """
+
+    rounds_done: int
+    state_sha256: str
+    ledger_head: Mapping[str, Any] | None
+
+
+def checkpoints(folder: RunFolder) -> list[Path]:
+    """The checkpoints of a run, the oldest first."""
+    return sorted(folder.checkpoints.glob("round-*.ckpt"))
+
+
+def read_checkpoint(path: Path) -> SavedCheckpoint:
+    """A checkpoint's own words, checked by the hash in its header.
+
+    Raises:
+      CheckpointError: If it is not what was written.
+    """
+    with path.open("rb") as file:
+        header = intact_header(file)
+        if header is None:
+            raise CheckpointError(f"{path} is damaged: it does not match its own hash.")
+        return SavedCheckpoint(
+            header["round_number"], _state_sha256(file), header["ledger_head"]
+        )
+
+
+def newest_intact(folder: RunFolder) -> SavedCheckpoint | None:
+    """The newest checkpoint of a run that is not damaged; None if there is none."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            return read_checkpoint(path)
+        except CheckpointError:
+            continue
+    return None
+
+
+def _state_sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    with arrays_in(file) as arrays:
+        names = [name for name in arrays.files if name.startswith("state_")]
+        for index in range(len(names)):
+            digest.update(np.ascontiguousarray(arrays[f"state_{index}"]).data)
+    return digest.hexdigest()
