@@ -26,7 +26,7 @@ _BUFFER_BYTES = 1 << 20
 def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder that appears at ``path`` complete and synced, or not at all."""
     if path.exists() and not overwrite:
-        raise DataError(f"{path} is already there; pass overwrite=True to replace it.")
+        raise DataError(f"{path} is already there; remove it, or pass overwrite=True.")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(beside, ignore_errors=True)

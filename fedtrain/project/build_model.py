@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,8 @@ def _compile_config(path: Path) -> Any:
 
 def _dense(section: ModelSection, split: DataSplit) -> Model:
     shape = split.feature_shape
-    if split.task != "classification" or isinstance(shape, dict):
+    is_class = split.task == "classification" and _has_classes(split)
+    if not is_class or isinstance(shape, dict):
         raise ConfigError(
             'model.name = "dense_classifier" takes one vector of numbers and gives '
             f"one label a row; {split.name} differs. Give [model] path and function."
@@ -137,7 +139,8 @@ def _function_in(path: Path, name: str) -> Callable[[], Any]:
 
 def _check_fits(model: Model, split: DataSplit) -> None:
     """Runs the model on a row of zeros and compares its outputs with the labels."""
-    shape = _output_shape(model, split)
+    outputs = _outputs(model, split)
+    shape = tuple(output_values(outputs).shape)
     classes = split.num_classes
     if split.task == "next_token":
         fits = len(shape) == 3 and shape[-1] >= classes
@@ -150,9 +153,38 @@ def _check_fits(model: Model, split: DataSplit) -> None:
             f"has {classes} labels (0 to {classes - 1}). Give the last layer {classes} "
             "units (logits, no softmax)."
         )
+    if split.task == "classification" and _has_classes(split):
+        _check_loss(model, split, outputs)
 
 
-def _output_shape(model: Model, split: DataSplit) -> tuple[int, ...]:
+def _check_loss(model: Model, split: DataSplit, outputs: Any) -> None:
+    """The loss takes the last label for these outputs."""
+    shape, last = output_values(outputs).shape, split.num_classes - 1
+    # One more row than there are units, so that no axis passes for another.
+    num_rows = math.prod(shape[1:]) + 1
+    rows = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, num_rows, 0), outputs)
+    label = split.train.examples.labels[:1]
+    try:
+        losses = model.loss(np.full_like(label, last).repeat(num_rows), rows).total
+        fits = losses.shape == [num_rows] and np.isfinite(losses).all()
+    except (ValueError, tf.errors.InvalidArgumentError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{model.name}'s loss cannot compare label {last} of {split.name} (a whole "
+            f"number) with outputs of shape {tuple(shape[1:])} a row. Give the last "
+            f"layer {last + 1} units and SparseCategoricalCrossentropy("
+            "from_logits=True), or for two labels one unit and "
+            "BinaryCrossentropy(from_logits=True)."
+        )
+
+
+def _has_classes(split: DataSplit) -> bool:
+    labels = split.train.examples.labels
+    return labels.dtype.kind in "iu" and labels.ndim == 1
+
+
+def _outputs(model: Model, split: DataSplit) -> Any:
     row = map_arrays(
         lambda array: np.zeros([1, *array.shape[1:]], array.dtype),
         split.train.examples.features,
@@ -166,11 +198,16 @@ def _output_shape(model: Model, split: DataSplit) -> tuple[int, ...]:
     given = (model.init(seed), map_arrays(tf.constant, row))
     try:
         # Traced and called apart: calls that trace are counted, and warned of.
-        outputs = forward.get_concrete_function(*given)(*given)
+        return forward.get_concrete_function(*given)(*given)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
-        first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"{model.name} cannot take the rows of {split.name}, whose features have "
-            f"shape {split.feature_shape}: {first_line}"
+            f"shape {split.feature_shape}: {_reason(error)}"
         ) from error
-    return tuple(output_values(outputs).shape)
+
+
+def _reason(error: Exception) -> str:
+    """The line that says what is wrong; TensorFlow puts its own calls before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"\w+Error: ", line)]
+    return (named or lines)[0]

@@ -1,6 +1,7 @@
 """Keys of a project file that contradict each other, found before anything is read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from fedtrain.project.compression_checks import compression_contradictions
 from fedtrain.project.config import (
@@ -63,10 +64,14 @@ def contradictions(config: ProjectConfig) -> list[Problem]:
 def _data(data: DataSection) -> Iterator[Problem]:
     yield from exactly_one("data", data, "name", "path")
     # A packed folder and a schema name the columns themselves.
-    named_there = data.schema_path or (data.path and "." not in data.path)
+    path = Path(data.path or "")
+    is_folder = not path.suffix and "://" not in (data.path or "")
+    named_there = data.schema_path or is_folder
+    # Each file that a pattern names is a client; TFF's files hold clients.
+    has_clients = "*" in path.name or path.suffix in (".h5", ".hdf5")
     if data.path and not data.label and not named_there:
         yield missing("data.label", "a file needs the name of its label column")
-    if data.path and not (data.client or data.partition or named_there):
+    if data.path and not (data.client or data.partition or named_there or has_clients):
         yield missing(
             "data.client",
             "a file needs the column that names the client of a row, or a partition",

@@ -10,6 +10,7 @@ from fedtrain.privacy.plan_table import plan_row, plan_table
 from fedtrain.project.build import planned_model
 from fedtrain.project.config import ProjectConfig
 from fedtrain.project.integer_mechanism import integer_mechanism, words_of_ring
+from fedtrain.project.problems import in_file
 from fedtrain.project.run_privacy import meaning
 from fedtrain.project.secure_session import session_of, words_of
 from fedtrain.project.simulate import config_of
@@ -40,7 +41,8 @@ def plan(
       says what the epsilons mean.
     """
     config, folder = config_of(file, overrides)
-    chosen, model = planned_model(config, folder=folder)
+    with in_file(file):
+        chosen, model = planned_model(config, folder=folder)
     rows = (
         plan_table(chosen)
         if solve_for is None

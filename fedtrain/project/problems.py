@@ -2,12 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, DataError
 
 MOST_SHOWN = 6
 
@@ -53,6 +54,19 @@ class ProjectError(ConfigError):
         self.file = str(file)
         self.problems = tuple(problems)
         super().__init__(_screen(self.file, self.problems))
+
+
+@contextmanager
+def in_file(file: str | Path | None) -> Iterator[None]:
+    """Names the project file in errors about its keys; those about rows name theirs."""
+    try:
+        yield
+    except (ProjectError, DataError):
+        raise
+    except ConfigError as error:
+        if file is None:
+            raise
+        raise type(error)(f"{file}: {error}") from error
 
 
 def closest(word: str, words: Collection[str]) -> str:

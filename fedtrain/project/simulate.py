@@ -14,6 +14,7 @@ from fedtrain.project.diagnostics import check_diagnostics
 from fedtrain.project.distributed import follow
 from fedtrain.project.load import LoadedRun
 from fedtrain.project.new_project import template
+from fedtrain.project.problems import in_file
 from fedtrain.project.read import checked_config, overridden, read_config
 from fedtrain.project.run import run, start_run
 from fedtrain.project.run_folder import existing_run
@@ -48,7 +49,8 @@ def simulate(
     """
     console = console or Console(quiet=True)
     config, folder = config_of(file, overrides)
-    project = build(config, folder=folder)
+    with in_file(file):
+        project = build(config, folder=folder)
     if diagnostics:
         check_diagnostics(project)
     if replicas is not None and not replicas.is_chief:

@@ -107,6 +107,19 @@ def test_the_project_itself_runs(
     assert "No privacy" in capsys.readouterr().out
 
 
+def test_a_client_without_rows_is_skipped_and_counted(
+    tmp_path: Path, refused: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for hospital, own in rows().groupby("hospital"):
+        own.drop(columns="hospital").to_csv(tmp_path / f"of_{hospital}.csv")
+    own[:0].drop(columns="hospital").to_csv(tmp_path / "of_h9.csv")
+    data = 'data={path="of_*.csv", label="outcome", features=["age", "dose"], '
+    data += 'sensitivity="public", test_fraction=0.2}'
+    words = ["-s", data, "-s", "rounds.num_rounds=1"]
+    assert run_command(["simulate", "federation.toml", *words]) == 0
+    assert "Clients without rows: 1" in capsys.readouterr().out
+
+
 def test_unknown_key_names_file_key_and_value(refused: Any) -> None:
     errors = refused("rounds.num_round=3")
     for word in ("federation.toml", "rounds.num_round", "3", "num_rounds"):
@@ -123,10 +136,36 @@ def test_model_whose_output_does_not_fit_the_labels(
     assert "Give the last layer 3 units" in errors
 
 
+@pytest.mark.parametrize(
+    ("units", "loss"),
+    [
+        (1, "SparseCategoricalCrossentropy"),
+        (2, "BinaryCrossentropy"),
+        (2, "CategoricalCrossentropy"),
+    ],
+)
+def test_loss_that_cannot_take_the_labels(
+    tmp_path: Path, refused: Any, units: int, loss: str
+) -> None:
+    layers = keras_layers(tmp_path, f"keras.layers.Dense({units})")
+    code = (tmp_path / "model.py").read_text()
+    (tmp_path / "model.py").write_text(
+        code.replace("SparseCategoricalCrossentropy", loss)
+    )
+    errors = refused(layers)
+    assert "loss cannot compare label 1 of rows" in errors
+
+
+def test_numbers_to_predict_with_a_classifier(refused: Any) -> None:
+    errors = refused(frame=rows().assign(outcome=rows()["dose"]))
+    assert "one label a row" in errors
+
+
 def test_model_that_does_not_take_the_features(tmp_path: Path, refused: Any) -> None:
     frame = rows().assign(extra=1.0)
     errors = refused(keras_layers(tmp_path, "keras.layers.Dense(2)"), frame=frame)
     assert "cannot take the rows of rows" in errors
+    assert "(1, 3)" in errors, "what does not fit is said"
 
 
 @pytest.mark.parametrize(
@@ -187,13 +226,13 @@ def test_label_out_of_range_in_test_rows(tmp_path: Path, refused: Any) -> None:
 
 def test_cohort_larger_than_the_population(refused: Any) -> None:
     errors = refused('rounds.sampler="uniform"', "rounds.cohort_size=5")
-    assert "cohort_size is 5" in errors
+    assert "federation.toml: cohort_size is 5" in errors
     assert "4 clients" in errors
 
 
 def test_delta_not_below_one_over_the_number_of_units(refused: Any) -> None:
     errors = refused(*ROW_PRIVACY, "privacy.delta=0.05")
-    assert "delta is 0.05" in errors
+    assert "federation.toml: delta is 0.05" in errors
     assert "must be below" in errors
 
 

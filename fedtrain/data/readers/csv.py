@@ -36,5 +36,5 @@ def table(
                 **_EXACTLY,
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
-        raise DataError(f"{source} is not a CSV file: {error}.") from error
+        raise DataError(f"{source} is not a CSV file: {str(error).strip()}.") from error
     return table_of(frame)

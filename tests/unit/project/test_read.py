@@ -150,6 +150,26 @@ def test_contradiction_names_a_key(changes: dict[str, Any], key: str) -> None:
     assert key in problem_keys(tables(**changes))
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("packed", []),
+        ("../a.b/packed", []),
+        ("branch_*.csv", ["data.label"]),
+        ("tff.h5", ["data.label"]),
+        ("rows.csv", ["data.label", "data.client"]),
+        ("postgresql://host/bank", ["data.label", "data.client"]),
+    ],
+)
+def test_what_a_source_does_not_say_itself_is_asked(
+    path: str, asked: list[str]
+) -> None:
+    content = {**tables(), "data": {"path": path}}
+    assert (problem_keys(content) if asked else []) == asked
+    if not asked:
+        checked_config(content, file="federation.toml")
+
+
 def client_level(**changes: Any) -> dict[str, Any]:
     content = tables(
         privacy__unit="client",
