@@ -43,8 +43,9 @@ def main() -> None:
 
 def measured(system: System, python: str, given: argparse.Namespace) -> dict[str, Any]:
     """One system's figures, or why there are none."""
+    workload = {"weights": given.weights, "batches": given.batches}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        about = {"folder": folder, "python": python, "weights": given.weights}
+        about = {"folder": folder, "python": python, **workload}
         try:
             found: dict[str, Any] = contained(
                 system.peer, about, timeout_s=given.timeout
@@ -52,7 +53,8 @@ def measured(system: System, python: str, given: argparse.Namespace) -> dict[str
         except FedtrainError as error:
             return {"failure": str(error)}
         weights = np.load(Path(folder) / "weights.npy")
-    found["difference"] = float(np.abs(weights - expected(given.weights)).max())
+    wanted = expected(given.weights, given.batches)
+    found["difference"] = float(np.abs(weights - wanted).max())
     if not found["difference"] <= TOLERANCE:
         return {"failure": f"other weights: {found['difference']:.1e} away"}
     return found
@@ -63,6 +65,9 @@ def _arguments() -> argparse.Namespace:
     names = ",".join(SYSTEMS)
     parser.add_argument("--only", type=lambda text: text.split(","), default=names)
     parser.add_argument("--weights", type=int, default=10_000_000)
+    parser.add_argument(
+        "--batches", type=int, default=0, help="steps of training at each client"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="s a system")
     parser.add_argument("--folder", type=Path, help="of the disk that is written to")
     parser.add_argument("--output", type=Path, default=Path("runs") / "service")

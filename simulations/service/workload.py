@@ -1,9 +1,11 @@
-"""One vector, ten clients, and a training that costs next to nothing.
+"""One vector, ten clients, and a training that costs next to nothing, or a stated much.
 
 Needs numpy alone: every system's clients import it, in their own environments.
 """
 
+import functools
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,9 @@ PORT = 9443  # of the aggregator; each system has a network of its own
 TOLERANCE = 1e-4
 CLIENTS = tuple(f"client-{position}" for position in range(NUM_CLIENTS))
 Weights = npt.NDArray[np.float32]
+_BATCH_SIZE = 32
+_NUM_LAYERS = 4
+_LEARNING_RATE = np.float32(1.0)
 
 
 def start(num_weights: int) -> Weights:
@@ -26,33 +31,64 @@ def start(num_weights: int) -> Weights:
 
 
 class Training:
-    """What one client does in a round: two passes of numpy.
+    """What one client does in a round: two passes of numpy, then steps of SGD.
 
     Args:
       position: Of the client in the cohort.
       num_weights: Length of the vector.
+      batches: Steps, each of 32 rows of the client's own, through a dense network of
+        four square layers that together have that many weights.
     """
 
-    def __init__(self, position: int, num_weights: int) -> None:
+    def __init__(self, position: int, num_weights: int, batches: int = 0) -> None:
         # Tells clients and places apart: no chunk can be lost or change its place.
         ramp = np.arange(num_weights, dtype=np.float32) / np.float32(num_weights)
         self._pull = ramp * np.float32(0.01 * (position + 1))
+        draws = np.random.default_rng(position)
+        shape = [batches, _BATCH_SIZE, _width(num_weights)]
+        self._batches = 2 * draws.random(shape, dtype=np.float32) - 1
 
     def __call__(self, weights: Weights) -> Weights:
         """The client's weights after it has trained."""
         trained = weights * np.float32(0.9)
         trained += self._pull
+        for rows in self._batches:
+            _step(trained, rows)
         return trained
 
 
-def expected(num_weights: int) -> Weights:
+@functools.cache
+def expected(num_weights: int, batches: int = 0) -> Weights:
     """The weights after all rounds, computed here."""
-    weights = start(num_weights).astype(np.float64)
-    ramp = np.arange(num_weights, dtype=np.float32) / np.float32(num_weights)
-    pull = 0.01 * (1 + NUM_CLIENTS) / 2 * ramp
+    weights = start(num_weights)
     for _ in range(NUM_ROUNDS):
-        weights = 0.9 * weights + pull
-    return weights.astype(np.float32)
+        total = np.zeros(num_weights)
+        for position in range(NUM_CLIENTS):
+            total += Training(position, num_weights, batches)(weights)
+        weights = (total / NUM_CLIENTS).astype(np.float32)
+    return weights
+
+
+def _step(weights: Weights, rows: Weights) -> None:
+    """One step, in place, towards a network whose outputs are its inputs."""
+    width = rows.shape[1]
+    layers = weights[: _NUM_LAYERS * width**2].reshape(_NUM_LAYERS, width, width)
+    scale = np.float32(1 / math.sqrt(width))
+    values = [rows]
+    for layer in layers:
+        values.append(np.tanh(scale * (values[-1] @ layer)))
+    slope = (values[-1] - rows) / np.float32(len(rows))
+    for layer, inputs, outputs in zip(
+        layers[::-1], values[-2::-1], values[::-1], strict=False
+    ):
+        slope = scale * slope * (1 - outputs**2)
+        change = _LEARNING_RATE * (inputs.T @ slope)
+        slope = slope @ layer.T
+        layer -= change
+
+
+def _width(num_weights: int) -> int:
+    return math.isqrt(num_weights // _NUM_LAYERS)
 
 
 class Marks:

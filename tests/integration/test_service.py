@@ -24,13 +24,32 @@ def module(name):
 
 def test_the_expected_weights_are_those_of_the_clients():
     workload = module("workload")
-    weights = workload.start(1000)
-    clients = [workload.Training(i, 1000) for i in range(workload.NUM_CLIENTS)]
+    weights, ramp = np.zeros(1000), np.arange(1000) / 1000
     for _ in range(workload.NUM_ROUNDS):
-        weights = np.mean([client(weights) for client in clients], axis=0)
+        weights = 0.9 * weights + 0.055 * ramp  # the clients' mean of 0.01 to 0.10
     found = workload.expected(1000)
     assert np.abs(found - weights).max() < 1e-6
     assert np.abs(np.roll(found, 1) - found).max() > workload.TOLERANCE
+
+
+def test_steps_of_training_bring_a_client_closer_to_its_rows():
+    workload = module("workload")
+    weights = np.random.default_rng(5).normal(size=1000).astype(np.float32)
+    rows = workload.Training(0, 1000, 20)._batches
+
+    def distance(trained):
+        values = rows[0]
+        for layer in trained[:900].reshape(4, 15, 15):
+            values = np.tanh(values @ layer / np.sqrt(15))
+        return np.square(values - rows[0]).mean()
+
+    before = distance(weights)
+    for _ in range(10):
+        for batch in rows:
+            workload._step(weights, batch)
+    assert distance(weights) < 0.9 * before
+    trained = workload.expected(1000, 2)
+    assert np.abs(trained - workload.expected(1000)).max() > workload.TOLERANCE
 
 
 def test_figures_are_of_the_rounds_after_the_first(tmp_path):

@@ -17,7 +17,7 @@ def main() -> None:
     """All rounds of one client."""
     about = arguments()
     folder = Path(about["folder"])
-    train = Training(about["position"], about["weights"])
+    train = Training(about["position"], about["weights"], about["batches"])
     weights = np.empty(about["weights"], np.float32)
     answers: queue.SimpleQueue[Weights] = queue.SimpleQueue()
     credentials = channel_credentials(

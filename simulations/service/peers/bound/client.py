@@ -13,7 +13,7 @@ def main() -> None:
     about = arguments()
     folder = Path(about["folder"])
     made = context(folder, folder / about["client"] / "tls.pem", is_server=False)
-    train = Training(about["position"], about["weights"])
+    train = Training(about["position"], about["weights"], about["batches"])
     weights = start(about["weights"])
     with made.wrap_socket(_connected(), server_hostname="localhost") as connection:
         while receive(connection, weights):

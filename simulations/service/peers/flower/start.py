@@ -66,7 +66,7 @@ def _run(about: dict[str, Any]) -> list[str]:
         f'address = "127.0.0.1:{PORT}"\n'
         f'root-certificates = "{about["folder"]}/authority.pem"\n'
     )
-    known = {"folder": about["folder"], "weights": about["weights"]}
+    known = {name: about[name] for name in ("folder", "weights", "batches")}
     config = home / "about.toml"
     config.write_text(f"about = '{json.dumps(known)}'\n")
     command = f"{_tool(about, 'flwr')} run {_APP} here --run-config {config}"

@@ -22,7 +22,7 @@ def main() -> None:
         min_clients=NUM_CLIENTS,
         num_rounds=NUM_ROUNDS,
         train_script=str(Path(__file__).with_name("train.py")),
-        train_args=f"{num_weights}",
+        train_args=f"{num_weights} {about['batches']}",
         framework=FrameworkType.NUMPY,
         server_expected_format=ExchangeFormat.NUMPY,
         model_persistor=MarkingPersistor(folder=folder, num_weights=num_weights),

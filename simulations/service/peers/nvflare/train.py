@@ -12,7 +12,8 @@ def main() -> None:
     """All rounds."""
     flare.init()
     position = CLIENTS.index(flare.get_site_name())
-    train = Training(position, int(sys.argv[1]))
+    num_weights, batches = map(int, sys.argv[1:])
+    train = Training(position, num_weights, batches)
     while flare.is_running():
         received = flare.receive()
         if received is None:

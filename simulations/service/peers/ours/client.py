@@ -17,7 +17,8 @@ def main() -> None:
     home = Path(about["folder"]) / about["client"]
     invitation = read_invitation(home / "invitation")
     own = Home(home, invitation.client_id)
-    work = _Work(Training(about["position"], about["weights"]))
+    training = Training(about["position"], about["weights"], about["batches"])
+    work = _Work(training)
     local = Local(
         work_of=lambda _: work,
         odometer_of=lambda _: _Odometer(),

@@ -14,7 +14,8 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Trains, and answers."""
     about = json.loads(str(context.run_config["about"]))
-    training = Training(int(context.node_config["position"]), about["weights"])
+    position = int(context.node_config["position"])
+    training = Training(position, about["weights"], about["batches"])
     (weights,) = message.content["arrays"].to_numpy_ndarrays()
     content = RecordDict(
         {
