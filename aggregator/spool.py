@@ -1,4 +1,4 @@
-"""Broadcasts and contributions on the disk: written aside, synced, then renamed.
+"""Broadcasts and contributions on the disk: written aside, then renamed.
 
 A file's name holds the hash of its content, so a file of that name is either whole or
 damaged by the disk, which reading it finds out.
@@ -92,12 +92,14 @@ class SpoolWriter:
         """Of what was written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
-    def keep(self, path: Path) -> None:
-        """Makes the content durable under ``path``, in the same folder."""
-        os.fsync(self._file.fileno())
+    def keep(self, path: Path, *, is_durable: bool = True) -> None:
+        """Moves the content to ``path``, in the same folder; as a rule it is durable then."""
+        if is_durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         self.path.replace(path)
-        sync_folder(self._folder)
+        if is_durable:
+            sync_folder(self._folder)
 
     def drop(self) -> None:
         """Removes what was written, unless it was kept."""
@@ -119,14 +121,18 @@ class Spool:
             left.unlink()
 
     def store_broadcast(self, chunks: Iterable[bytes]) -> SpooledFile:
-        """Writes a broadcast, unless the same is there; it is durable then."""
+        """Writes a broadcast, unless the same is there.
+
+        All clients wait for it, so it is not synced: should a power failure damage it,
+        this finds out, and writes it again from the checkpoint's weights.
+        """
         writer = SpoolWriter(self._broadcasts, "new")
         try:
             for chunk in chunks:
                 writer.write(chunk)
             path = self.broadcast(writer.sha256)
             if not is_intact(path, writer.sha256):
-                writer.keep(path)
+                writer.keep(path, is_durable=False)
         finally:
             writer.drop()
         return SpooledFile(writer.num_bytes, writer.sha256)

@@ -7,19 +7,19 @@ round lies in the same file, so that neither is there without the other.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clients.work import RoundTask
-from fedtrain.core.files import sync_folder
+from fedtrain.core.files import written_atomically
 from fedtrain.wire import arrays as wire_arrays
 from fedtrain.wire.arrays import CHUNK_BYTES, Array, ArraySpec
 
 _NUM_KEPT = 4
 _MOST_HEADER_BYTES = 64 * 1024
+_NOT_KNOWN = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -112,21 +112,21 @@ class Answers:
             "kept_sha256": _sha256(iter([kept])),
             "broadcast_sha256": task.broadcast_sha256,
             "num_bytes": wire_arrays.num_bytes(specs),
-            "sha256": _sha256(wire_arrays.chunks(specs, arrays)),
+            "sha256": _NOT_KNOWN,
         }
-        line = json.dumps(known).encode() + b"\n"
         path = self._folder / task.name
-        beside = self._folder / f".{task.name}.tmp"
-        with open(beside, "wb", opener=_private) as file:
-            file.write(line)
-            file.writelines(wire_arrays.chunks(specs, arrays))
+        with written_atomically(path, mode=0o600) as file:
+            file.write(_line(known))
+            start, digest = file.tell(), hashlib.sha256()
+            for part in wire_arrays.chunks(specs, arrays):
+                digest.update(part)
+                file.write(part)
             file.write(kept)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_folder(self._folder)
+            file.seek(0)
+            known["sha256"] = digest.hexdigest()
+            file.write(_line(known))
         self._forget_old()
-        return Answer(path, known, len(line))
+        return Answer(path, known, start)
 
     def _forget_old(self) -> None:
         answers = self._in_order()
@@ -186,5 +186,5 @@ def _sha256(parts: Iterator[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts).encode() + b"\n"
