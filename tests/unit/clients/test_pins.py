@@ -2,6 +2,8 @@ import pytest
 from secure_banks import NAMES, secure_plan
 
 from aggregator.authority import Terms
+from clients.checking import _keys_of_all
+from clients.home import Home
 from clients.pins import check_names_all, keys_of_partners, pin, pinned, raw_keys
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.wire.enrolment import EnrolmentRequest
@@ -48,6 +50,26 @@ def test_others_than_the_partners_of_the_plan_are_not_pinned(invited, tmp_path):
     assert set(pinned(path)) == set(NAMES)
     others = {**keys, "bank-y": keys["bank-z"]}
     assert set(keys_of_partners(others, secure_plan())) == set(NAMES)
+
+
+def test_a_check_counts_the_partners_of_the_plan_and_nobody_else(invited, tmp_path):
+    home = Home(tmp_path, "bank-a")
+    stranger = {"bank-z": invited[4].roster["bank-c"]}
+    others = invited[4].model_copy(update={"roster": invited[4].roster | stranger})
+
+    def found():
+        (row,) = _keys_of_all(others, home)
+        return row["found"]
+
+    assert found() == f"not pinned: {', '.join(NAMES)}"
+    pin(home.pins_path, invited[1])
+    assert found() == "not pinned: bank-c, bank-d, bank-e"
+    pin(home.pins_path, others)
+    assert found() == "pinned, of 5 partners"
+    # A stranger in the place of a partner does not make the invitation whole.
+    short = {n: k for n, k in others.roster.items() if n != "bank-c"}
+    with pytest.raises(PolicyError, match="no key of bank-c"):
+        _keys_of_all(others.model_copy(update={"roster": short}), home)
 
 
 def test_an_invitation_from_before_all_were_admitted_is_no_use(invited):
