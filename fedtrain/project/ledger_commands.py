@@ -86,10 +86,12 @@ def ledger_file(source: str | Path) -> Path:
     if path_is_ledger(source):
         return Path(source)
     folder = existing_run(source)
-    path = folder.read_json(folder.info).get("ledger")
-    if path is None:
+    facts = folder.read_json(folder.info)
+    if facts.get("ledger") is None:
         raise ConfigError(f"{folder.path} has no ledger: it ran without [privacy].")
-    return Path(path)
+    # That of a run on public data lies in its folder, wherever that was moved to.
+    is_public = facts["data"]["sensitivity"] == "public"
+    return folder.ledger if is_public else Path(facts["ledger"])
 
 
 def path_is_ledger(source: str | Path) -> bool:

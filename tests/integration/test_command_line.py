@@ -192,6 +192,17 @@ def test_damaged_checkpoint_costs_one_round_and_refunds_nothing(
     lines = (run / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["round_number"] for line in lines] == [0, 1, 2, 3]
 
+    _a_copied_runs_ledger_is_its_own(whole, fedtrain)
+
+
+def _a_copied_runs_ledger_is_its_own(run: Path, fedtrain: CommandLine) -> None:
+    ledger = run / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(True)[:-1]))
+    assert "3 entries" in fedtrain("ledger", "verify", str(run), expect=5).errors
+    repaired = fedtrain("ledger", "repair", str(run), "--format", "json").json()
+    assert repaired["ledger"] == str(ledger)
+    assert repaired["entries_charged_anew"] == 1
+
 
 def test_diverging_run_stops_with_its_own_exit_code(
     tmp_path: Path, fedtrain: CommandLine
