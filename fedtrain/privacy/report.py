@@ -288,7 +288,8 @@ def _is_integer(privacy: RunPrivacy) -> bool:
 
 def _num_regions(privacy: RunPrivacy) -> int:
     """Of how many parts of the clients somebody sees the sum."""
-    return max(dict(one.details).get("num_regions", 1) for one in privacy.mechanisms)
+    known = (dict(one.details).get("num_regions", 1) for one in privacy.mechanisms)
+    return max(known, default=1)
 
 
 def _observer(privacy: RunPrivacy) -> str:
@@ -306,11 +307,7 @@ def _trust(privacy: RunPrivacy) -> str:
     words = _TRUST[privacy.plan.trust]
     if _num_regions(privacy) == 1:
         return words
-    return (
-        f"{words} in each of {_num_regions(privacy)} regions; the guarantee is of the "
-        "regional sums and not of their total, strongest observer: "
-        f"{_observer(privacy)}"
-    )
+    return f"{words} in each region; strongest observer: {_observer(privacy)}"
 
 
 def _shown_units(privacy: RunPrivacy) -> int | None:

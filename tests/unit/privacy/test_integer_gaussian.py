@@ -88,6 +88,14 @@ def test_noise_or_clients_that_the_ring_cannot_hold_are_refused():
         replace(SHARES, noise_multiplier=1e9)
 
 
+def test_every_regional_sum_and_the_total_count_for_wraps():
+    whole = replace(SHARES, num_honest=3, num_rounds=300)
+    regions = replace(whole, num_rounds=100, num_regions=2)
+    assert regions.log2_wrap_probability == whole.log2_wrap_probability
+    assert dict(regions.mechanism().details)["num_regions"] == 2
+    assert "num_regions" not in dict(whole.mechanism().details)
+
+
 def test_shares_too_small_for_their_grid_are_refused():
     with pytest.raises(PrivacyError, match="finer grid"):
         replace(SHARES, noise_multiplier=1e-5)
@@ -98,6 +106,7 @@ def test_shares_too_small_for_their_grid_are_refused():
     [
         ({"trust": "central"}, "the server alone"),
         ({"num_honest": 11}, "enrol more"),
+        ({"num_regions": 2}, "10 clients in 2 sums"),
         ({"trust": "local"}, "trust"),
         ({"sampling_rate": 0.0}, "sampling_rate"),
     ],
