@@ -39,6 +39,13 @@ def test_the_runtime_page_agrees_with_plain_python(algorithm):
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
+def test_the_data_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks("docs/how-to/data.md")
+    assert names["table"].shape == (names["split"].train.num_clients, 10)
+    assert (tmp_path / "packed_loans").is_dir()
+
+
 def test_what_the_calibration_page_prints_is_true():
     page = ROOT / "docs/how-to/calibrate-noise.md"
     failed, tried = doctest.testfile(str(page), module_relative=False)
