@@ -11,6 +11,7 @@ from fedtrain.data.sets import SETS
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.data.tabular import schema_of
 from fedtrain.project.build_data import split_of
+from fedtrain.project.problems import closest, listed
 from fedtrain.project.read import checked_config, overridden, read_config
 
 
@@ -91,6 +92,7 @@ def source_split(
         return split_of(
             looked_at, folder=Path(source).parent, allow_missing=allow_missing
         )
+    _check_is_something(source)
     given = {"name": source} if source in SETS else {"path": source}
     tables = {
         "name": "data",
@@ -102,3 +104,12 @@ def source_split(
     }
     config = checked_config(tables, file=f"[data] of {source}")
     return split_of(config, folder=Path(), allow_missing=allow_missing)
+
+
+def _check_is_something(source: str) -> None:
+    is_word = Path(source).name == source and not Path(source).suffix
+    if source not in SETS and is_word and not Path(source).exists():
+        raise ConfigError(
+            f"{source!r} is no named set, file or packed folder."
+            f"{closest(source, SETS)} The named sets are {listed(SETS)}."
+        )

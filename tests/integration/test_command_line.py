@@ -297,6 +297,11 @@ def test_data_is_listed_described_and_packed(
     assert 0.3 < found.json()["label_skew"] < 0.8
 
 
+def test_a_misspelt_data_set_is_told_from_a_file(fedtrain: CommandLine) -> None:
+    errors = fedtrain("data", "describe", "digit", expect=2).errors
+    assert "Did you mean 'digits'?" in errors
+
+
 def test_resume_takes_a_run_as_it_was_started(fedtrain: CommandLine) -> None:
     changed = ["--resume", "latest", "-s", "seed=2"]
     assert "--resume" in fedtrain("simulate", *changed, expect=2).errors
