@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from aggregator.memory import ALIGNED_BYTES, trim
 from aggregator.round_state import Kind
 from aggregator.rounds import Collected, RoundCall, Rounds, RunStoppedError
 from aggregator.secure_terms import SecureTerms
 from fedtrain.client_work.client_work import Contribution
-from fedtrain.core import seeds
+from fedtrain.core import nests, seeds
 from fedtrain.core.errors import ConfigError, StoppedError, TooFewClientsError
 from fedtrain.privacy.fixed_point_sum import from_ring_vector
 from fedtrain.privacy.run_privacy import RunPrivacy
 from fedtrain.project.config import ServiceSection
 from fedtrain.project.crossing import (
     contribution_specs,
+    empty_contribution,
     is_masked,
     leaves,
     nest_sha256,
@@ -31,11 +33,10 @@ from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import (
     Cohort,
     RoundResult,
-    empty_total,
     mean_metrics,
     refuse_order_statistics,
 )
-from fedtrain.runtimes.compiled import CompiledRuntime
+from fedtrain.runtimes.compiled import CompiledRuntime, round_key
 
 
 class GrpcRuntime:
@@ -72,6 +73,7 @@ class GrpcRuntime:
         self._service = service
         self._server = CompiledRuntime(strategy="graph")
         self._ended = ended
+        self._empties: dict[Any, Contribution] = {}
         self.charges: RunPrivacy | None = None
 
     def run_round(
@@ -88,15 +90,15 @@ class GrpcRuntime:
         if number:  # the loop has saved what the round before it led to
             self._rounds.committed(number - 1, nest_sha256(state))
         message = self._server.broadcast(round_, state)
-        like = empty_total(round_.client_work, message)
+        like = self._empty(round_, message)
         cohort_ids = tuple(client.client_id for client in cohort)
         again = partial(self._charge_again, number, cohort_ids, message)
         call = self._call("train", number, cohort_ids, (message, like), seed, again)
         call = call._replace(contribution=contribution_specs(round_, like))
-        like = like._replace(update=tf.nest.map_structure(_unwritten, like.update))
         if is_masked(round_):
             call = self._masked(call)
         collected = self._collected(call)
+        trim()
         total = _sum_of(collected, round_, like)
         return RoundResult(
             state=self._server.server_update(round_, state, total, seed),
@@ -104,6 +106,13 @@ class GrpcRuntime:
             client_states={},
             lost_clients=tuple(collected.lost),
         )
+
+    def _empty(self, round_: Round, message: Any) -> Contribution:
+        """What every contribution to ``round_`` is shaped like."""
+        key = round_key(round_)
+        if key not in self._empties:
+            self._empties[key] = empty_contribution(round_, message)
+        return self._empties[key]
 
     def _masked(self, call: RoundCall) -> RoundCall:
         """``call`` with secure aggregation, whose threshold closes a round."""
@@ -195,14 +204,22 @@ class GrpcRuntime:
         )
 
 
-def _unwritten(leaf: Any) -> Any:
-    """Zeros that take no memory, while partners are waited for, until written."""
-    return np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype)
-
-
 def _sum_of(collected: Collected, round_: Round, like: Contribution) -> Contribution:
     if is_masked(round_):
         (vector,) = collected.total()
-        return from_ring_vector(vector.astype(np.uint32, copy=False), like=like)
-    total: Contribution = packed(collected.total(), like=like)
+        vector = vector.astype(np.uint32, copy=False)
+        return nests.to_tensors(from_ring_vector(_tensor(vector), like=like))
+    arrays = [_tensor(array) for array in collected.total()]
+    total: Contribution = tf.nest.pack_sequence_as(like, arrays)
     return total
+
+
+def _tensor(array: Any) -> Any:
+    """``array``, which nobody changes any more, as a tensor that shares its memory.
+
+    ``tf.constant`` would take two copies, one of them until it is called again.
+    """
+    is_shared = array.dtype.kind in "fiu" and array.ctypes.data % ALIGNED_BYTES == 0
+    if not is_shared:
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

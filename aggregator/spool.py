@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from aggregator.memory import aligned
 from aggregator.round_state import RoundState
 from fedtrain.core.errors import JournalError, WireError
 from fedtrain.core.files import sync_folder
@@ -93,7 +94,7 @@ class SpoolWriter:
         return self._hash.hexdigest()
 
     def keep(self, path: Path, *, is_durable: bool = True) -> None:
-        """Moves the content to ``path``, in the same folder; as a rule it is durable then."""
+        """Moves the content to ``path``, in the same folder; syncs it if durable."""
         if is_durable:
             os.fsync(self._file.fileno())
         self._file.close()
@@ -293,7 +294,7 @@ def added_up(
     for path in _intact(paths):
         is_first = not total
         if is_first:
-            total = [np.empty(spec.size, spec.dtype) for spec in specs]
+            total = [aligned(spec.size, spec.dtype) for spec in specs]
         for piece in pieces(path, specs):
             end = piece.start + piece.numbers.size
             part = total[piece.array][piece.start : end]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Crossing(NamedTuple):
 
     Attributes:
       broadcast: One, to say how leaves are packed.
-      contribution: One, of zeros.
+      contribution: One, of zeros that take no memory until they are written to.
     """
 
     broadcast: Broadcast
@@ -30,7 +31,19 @@ class Crossing(NamedTuple):
 def crossing_of(round_: Round, weights: ModelWeights) -> Crossing:
     """What crosses the wire in each round that starts from such ``weights``."""
     message = round_.broadcast(round_.init(weights))
-    return Crossing(message, empty_total(round_.client_work, message))
+    return Crossing(message, empty_contribution(round_, message))
+
+
+def empty_contribution(round_: Round, message: Broadcast) -> Contribution:
+    """The sum of no contributions, of zeros that take no memory until written to.
+
+    What a client computes is traced, never run: it would take several models.
+    """
+    traced = tf.function(
+        partial(empty_total, round_.client_work), autograph=False
+    ).get_concrete_function(tf.nest.map_structure(tf.TensorSpec.from_tensor, message))
+    empty: Contribution = tf.nest.map_structure(_zeros, traced.structured_outputs)
+    return empty
 
 
 def specs(nest: Any) -> tuple[ArraySpec, ...]:
@@ -66,6 +79,10 @@ def leaves(nest: Any) -> list[Array]:
 def packed(arrays: Sequence[Array], *, like: Any) -> Any:
     """``arrays``, as ``leaves`` gave them, in the structure of ``like``."""
     return tf.nest.pack_sequence_as(like, [tf.constant(array) for array in arrays])
+
+
+def _zeros(spec: Any) -> Array:
+    return np.zeros(spec.shape, spec.dtype.as_numpy_dtype)
 
 
 def nest_sha256(nest: Any) -> str:

@@ -171,7 +171,9 @@ def follow(project: Project, replicas: Replicas, *, console: Console) -> dict[st
         checkpoints=parts.checkpoints,
         on_round=[lambda report, _: console.print(f"round {report.round_number}")],
     )
-    reports = train_phases(project, training).reports
+    reports = train_phases(
+        project, training, lambda: project.round_.init(project.starting_weights())
+    ).reports
     return {"worker": replicas.worker, "rounds": len(reports), "status": "followed"}
 
 

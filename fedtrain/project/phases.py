@@ -15,6 +15,7 @@ from fedtrain.rounds.train import TrainingRun, TrainResult, train
 def train_phases(
     project: Project,
     training: TrainingRun,
+    start: Callable[[], ServerState],
     *,
     on_trained: Callable[[ServerState], None] = lambda state: None,
 ) -> TrainResult:
@@ -23,10 +24,12 @@ def train_phases(
     Args:
       project: What is run; it says how many rounds there are of each kind.
       training: The first kind; its checkpoints, ledger and callbacks serve both.
+      start: Gives the state before the first round, which is not kept here; the newest
+        checkpoint, if any, replaces it.
       on_trained: Hears the state between the two, before the first round of the
         second; not where a run is resumed later than that.
     """
-    first = train(training, project.round_.init(project.starting_weights()))
+    first = train(training, start())
     if int(first.state.round_number) == training.num_rounds:
         on_trained(first.state)
     num_rounds = project.config.all_rounds

@@ -197,6 +197,7 @@ def _train(
             train_phases(
                 project,
                 training,
+                lambda: reached.state,
                 on_trained=lambda state: save_weights(folder.weights, state.weights),
             )
         except (BudgetExhaustedError, StoppedError) as error:
