@@ -9,7 +9,12 @@ from clients.odometer import Odometer, terms_of
 from clients.policy import Facts, policy_for
 from clients.promise import check_promise
 from clients.work import RoundTask
-from fedtrain.core.errors import BudgetExhaustedError, ConfigError, PrivacyError
+from fedtrain.core.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    DataError,
+    PrivacyError,
+)
 from fedtrain.core.state_dir import state_dir
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import table_of
@@ -20,6 +25,7 @@ from fedtrain.wire.arrays import ArraySpec, from_bytes, num_bytes
 from tests.unit.aggregator.small_project import (
     FRAME,
     PRIVACY,
+    SCHEMA,
     plan_of,
     small_project,
 )
@@ -206,6 +212,18 @@ def test_rows_of_an_entity_decide_its_noise(work_of, tmp_path):
     assert len(work.compute(TASK, zeros)) == len(plan.contribution)
     ids.assign(customer=[1, 2, 1, 2, 3, 3, 4, 4]).to_csv(work_of.rows, index=False)
     assert work_of(plan).cost(TASK).noise != work.cost(TASK).noise
+
+
+def test_a_partners_missing_value_is_refused_unless_the_plan_allows_it(tmp_path):
+    with_gap = FRAME.astype({"x": float})
+    with_gap.loc[2, "x"] = np.nan
+    path = tmp_path / "rows.csv"
+    with_gap.to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"rows\.csv: row 2 .*'x', .*is missing"):
+        training.own_rows(str(path), SCHEMA, num_classes=2)
+    allowing = infer_schema(table_of(with_gap), label="label").with_source("declared")
+    rows = training.own_rows(str(path), allowing, num_classes=2)
+    assert rows.features[2, :2].tolist() == [0, 1]
 
 
 def test_once_the_run_has_ended_its_key_is_gone_and_another_pays_anew(work_of, plan):
