@@ -207,7 +207,10 @@ def _outputs(model: Model, split: DataSplit) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The line that says what is wrong; TensorFlow puts its own calls before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"\w+Error: ", line)]
-    return (named or lines)[0]
+    """The line that says what is wrong, among those that say where."""
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras 3 writes it in bold
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    named = (i for i, line in enumerate(lines) if re.match(r"\w+Error: ", line))
+    first = next(named, 0)
+    says_where = "Exception encountered when calling" in lines[first]
+    return lines[min(first + says_where, len(lines) - 1)]
