@@ -8,6 +8,7 @@ from fedtrain.project.config import (
     ExportSection,
     PrivacySection,
     ProjectConfig,
+    RoundsSection,
 )
 from fedtrain.project.findings import missing, superfluous
 from fedtrain.project.problems import Problem
@@ -166,16 +167,7 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             value=privacy.sampling,
             allowed=f'"{config.rounds.sampler}", or change rounds.sampler',
         )
-    fixed_size = config.rounds.sampler in ("uniform", "cyclic")
-    if fixed_size and privacy.neighboring_relation == "add_or_remove_one":
-        yield Problem(
-            key="privacy.neighboring_relation",
-            text=f'rounds.sampler = "{config.rounds.sampler}" fills every cohort: with '
-            "one client fewer another is drawn instead, and twice the bound moves",
-            value=privacy.neighboring_relation,
-            allowed='"replace_special" (one client\'s contribution is replaced by zero;'
-            ' who the clients are is public), or "replace_one"',
-        )
+    yield from _known_clients(config.rounds, privacy)
     if privacy.cohort_is_hidden and config.rounds.sampler != "poisson":
         yield superfluous(
             "privacy.cohort_is_hidden",
@@ -194,6 +186,27 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             text=f'mechanism = "{privacy.mechanism}" needs a participation pattern',
             value=config.rounds.sampler,
             allowed='"cyclic" (or "full")',
+        )
+
+
+def _known_clients(rounds: RoundsSection, privacy: PrivacySection) -> Iterator[Problem]:
+    """Refuses a client more or less where that changes what becomes of the others."""
+    if rounds.sampler in ("uniform", "cyclic"):
+        why = f'rounds.sampler = "{rounds.sampler}" fills every cohort: with '
+        why += "one client fewer another is drawn instead, and twice the bound moves"
+    elif rounds.num_regions is not None:
+        why = "regions are dealt by the order of the clients: with one client fewer "
+        why += "others change their region, and more than the bound moves"
+    else:
+        return
+    if privacy.neighboring_relation == "add_or_remove_one":
+        yield Problem(
+            key="privacy.neighboring_relation",
+            text=why,
+            value=privacy.neighboring_relation,
+            allowed='"replace_special" (one client\'s contribution is replaced by zero;'
+            ' who the clients are is public), or "replace_one" (the other client takes '
+            "its id)",
         )
 
 
