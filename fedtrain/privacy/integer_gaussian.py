@@ -203,6 +203,11 @@ class IntegerGaussian:
                 f"num_honest is {self.num_honest} with trust = 'central', where the "
                 "server alone adds the noise. Use 1, or trust = 'distributed'."
             )
+        if self.trust == "central" and self.num_regions != 1:
+            raise PrivacyError(
+                f"num_regions is {self.num_regions} with trust = 'central': noise on "
+                "the total is in no region's sum. Use 1, or trust = 'distributed'."
+            )
         if self.num_honest * self.num_regions > self.num_clients:
             raise PrivacyError(
                 f"num_honest is {self.num_honest}, but there are {self.num_clients} "

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from fedtrain.client_work.client_work import Contribution
 from fedtrain.core import seeds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.privacy.fixed_point_sum import from_ring_vector, ring_vector
 from fedtrain.rounds.round import Round, ServerState
 from fedtrain.rounds.runtime import Cohort, RoundResult, client_seed, server_seed
@@ -18,7 +18,7 @@ from fedtrain.secagg.parameters import Parameters
 from fedtrain.secagg.regions import Regions
 from fedtrain.secagg.server import Step
 from fedtrain.secagg.simulated_network import Faults, SimulatedNetwork
-from fedtrain.secagg.simulated_regions import RegionalNetwork
+from fedtrain.secagg.simulated_regions import RegionalNetwork, RegionsOnlyError
 
 
 class SecureRuntime:
@@ -34,6 +34,7 @@ class SecureRuntime:
     ) -> None:
         self._session = session
         self._lost = dict(lost or {})
+        self._shown: set[int] = set()
 
     def run_round(
         self, round_: Round, state: ServerState, cohort: Cohort, seed: seeds.Seed
@@ -42,9 +43,15 @@ class SecureRuntime:
 
         Raises:
           ConfigError: If contributions are not whole numbers modulo 2^32.
-          TooFewClientsError: If more clients are lost than the session tolerates.
+          PrivacyError: If the round's noise was made for another session, or the round
+            was tried before and has shown sums of regions: its noise is spent.
+          TooFewClientsError: If more clients are lost than the session tolerates. With
+            regions (``RegionsOnlyError``) sums of some may have been shown: the round
+            is to be charged, and tried again only with fresh noise.
         """
         _check(round_)
+        _check_noise(round_, self._session)
+        self._check_is_fresh(int(state.round_number))
         message = round_.broadcast(state)
         results = {
             client.client_id: contribute(
@@ -73,9 +80,21 @@ class SecureRuntime:
         like = next(iter(contributions.values()))
         network = _network(self._session, ids, len(ring_vector(like)))
         faults = Faults(lost=lost, carried=list)
-        found = network.secure_sum(round_number, vectors, faults)
+        try:
+            found = network.secure_sum(round_number, vectors, faults)
+        except RegionsOnlyError:
+            self._shown.add(round_number)
+            raise
         total = from_ring_vector(found.total, like=like)
         return total, tuple(ids[each] for each in found.survivors)
+
+    def _check_is_fresh(self, round_number: int) -> None:
+        if round_number in self._shown:
+            raise PrivacyError(
+                f"Round {round_number} has no total, but regions have shown their sums "
+                "under its noise. Train again under another seed and run id, with a "
+                "charge of its own."
+            )
 
 
 def _network(
@@ -93,3 +112,25 @@ def _check(round_: Round) -> None:
             "not cancel. Use fixed_point_sum(...), or rounds.secure_aggregation = true "
             "in a project file."
         )
+
+
+def _check_noise(round_: Round, session: Parameters | Regions) -> None:
+    """Refuses shares of noise that would be too small in a sum that is opened."""
+    own = {
+        "num_clients": session.num_clients,
+        "num_honest": session.num_honest_survivors,
+        "num_regions": len(session.sessions) if isinstance(session, Regions) else 1,
+    }
+    for mechanism in round_.mechanisms:
+        made = own | {"num_regions": 1} | dict(mechanism.details)
+        if (
+            made["num_honest"] > own["num_honest"]
+            or made["num_clients"] < own["num_clients"]
+            or made["num_regions"] < own["num_regions"]
+        ):
+            numbers = {name: made[name] for name in own}
+            raise PrivacyError(
+                f"The noise of {round_.name} was made for {numbers}, the session has "
+                f"{own}: its sums would have too little noise, or wrap. Make the "
+                "mechanism with the session's numbers."
+            )

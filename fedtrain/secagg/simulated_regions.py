@@ -15,6 +15,14 @@ from fedtrain.secagg.simulated_network import (
 )
 
 
+class RegionsOnlyError(TooFewClientsError):
+    """There is no total, but sums of regions were opened: the round is to be charged.
+
+    Under the same noise it must not be tried again: with other survivors, sums of the
+    same region would differ by single contributions.
+    """
+
+
 class RegionalNetwork:
     """A network of each region, and one whose clients are the regional aggregators.
 
@@ -52,7 +60,8 @@ class RegionalNetwork:
     ) -> SecureSum:
         """The sums of the regions, and then their sum.
 
-        A region that too many clients have left has no sum: it is lost to the top.
+        A region that too many clients have left has no sum: it is lost to the top, and
+        who is named in its session is not among ``blames``.
 
         Args:
           round_number: Above that of every earlier call.
@@ -61,7 +70,8 @@ class RegionalNetwork:
           top_faults: What goes wrong above them; ``lost`` is by the region's name.
 
         Raises:
-          TooFewClientsError: If too many regions were lost.
+          RegionsOnlyError: If too many regions were lost, and others had shown sums.
+          TooFewClientsError: If no region had a sum: nothing is known of any vector.
         """
         sums = {
             name: found
@@ -69,11 +79,20 @@ class RegionalNetwork:
             if (found := _sum_of(region, round_number, vectors, faults)) is not None
         }
         absent = dict.fromkeys(self.regions.keys() - sums.keys(), Step.KEYS)
-        found = self.top.secure_sum(
-            round_number,
-            {name: regional.total for name, regional in sums.items()},
-            replace(top_faults, lost={**top_faults.lost, **absent}),
-        )
+        lost = {**top_faults.lost, **absent}
+        totals = {name: regional.total for name, regional in sums.items()}
+        try:
+            found = self.top.secure_sum(
+                round_number, totals, replace(top_faults, lost=lost)
+            )
+        except TooFewClientsError as error:
+            if not sums:
+                raise
+            raise RegionsOnlyError(
+                f"{error} {len(sums)} of {len(self.regions)} regions have shown their "
+                "sums: charge the round, and try again only with fresh noise and a "
+                "charge of its own."
+            ) from error
         blames = [blame for regional in sums.values() for blame in regional.blames]
         return SecureSum(
             total=found.total,

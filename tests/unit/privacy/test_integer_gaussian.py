@@ -105,6 +105,10 @@ def test_shares_too_small_for_their_grid_are_refused():
     ("change", "why"),
     [
         ({"trust": "central"}, "the server alone"),
+        (
+            {"trust": "central", "num_honest": 1, "num_regions": 3},
+            "in no region's sum",
+        ),
         ({"num_honest": 11}, "enrol more"),
         ({"num_regions": 2}, "10 clients in 2 sums"),
         ({"trust": "local"}, "trust"),

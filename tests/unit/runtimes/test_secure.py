@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from fedtrain.aggregation.fixed_point import FixedPoint
 from fedtrain.core import nests, seeds
-from fedtrain.core.errors import ConfigError
+from fedtrain.core.errors import ConfigError, PrivacyError, TooFewClientsError
 from fedtrain.data.examples import Examples
 from fedtrain.models.dense import dense_classifier
 from fedtrain.optimizers.sgd import sgd
@@ -21,6 +21,7 @@ from fedtrain.runtimes.secure import SecureRuntime
 from fedtrain.secagg.parameters import parameters_for
 from fedtrain.secagg.regions import regions_for
 from fedtrain.secagg.server import Step
+from fedtrain.secagg.simulated_regions import RegionsOnlyError
 
 SEED = seeds.root(4)
 MODEL = dense_classifier(3, 2)
@@ -61,8 +62,8 @@ def cohort(names=CLIENTS):
     ]
 
 
-def after(runtime, clients):
-    result = runtime.run_round(ROUND, ROUND.init(WEIGHTS), clients, SEED)
+def after(runtime, clients, round_=ROUND):
+    result = runtime.run_round(round_, round_.init(WEIGHTS), clients, SEED)
     leaves = tf.nest.flatten(result.state.weights)
     return np.concatenate([np.ravel(leaf) for leaf in leaves]), result
 
@@ -115,10 +116,40 @@ def test_regions_give_the_sum_without_them_to_the_bit_in_every_runtime():
 def test_a_region_that_lost_too_many_is_missing_from_the_sum():
     names = [f"client-{number:02}" for number in range(12)]
     runtime = SecureRuntime(regions_for(12, 4), lost={"client-05": Step.INPUTS})
-    masked, result = after(runtime, cohort(names))
+    grid = replace(MECHANISM.grid, largest=2**30 // 12)
+    of_regions = replace(REGIONAL, grid=grid, num_clients=12, num_regions=4)
+    round_ = integer_fed_sgd(MODEL, sgd(1.0), of_regions, expected_count=10.0)
+    masked, result = after(runtime, cohort(names), round_)
     assert set(result.lost_clients) == {"client-03", "client-04", "client-05"}
     others = [c for c in cohort(names) if c.client_id not in result.lost_clients]
-    np.testing.assert_array_equal(masked, after(EagerRuntime(), others)[0])
+    np.testing.assert_array_equal(masked, after(EagerRuntime(), others, round_)[0])
+
+
+def test_a_round_whose_regions_have_shown_sums_is_not_tried_again():
+    names = [f"client-{number}" for number in range(9)]
+    runtime = SecureRuntime(regions_for(9, 3), lost={"client-0": Step.INPUTS})
+    with pytest.raises(RegionsOnlyError, match="2 of 3 regions have shown"):
+        after(runtime, cohort(names), WIDE)
+    with pytest.raises(PrivacyError, match="Round 0 has no total"):
+        after(runtime, cohort(names), WIDE)
+    # Nothing is known of a round in which no region had a sum.
+    silent = dict.fromkeys(("client-0", "client-3", "client-6"), Step.INPUTS)
+    runtime = SecureRuntime(regions_for(9, 3), lost=silent)
+    for _ in range(2):
+        with pytest.raises(TooFewClientsError, match="0 of 3"):
+            after(runtime, cohort(names), WIDE)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_honest": 3}, {"num_regions": 1}, {"num_clients": 8}], ids=str
+)
+def test_noise_for_another_session_is_refused(change):
+    # Counting on one honest client more than the regions have would be a third less.
+    other = replace(REGIONAL, **({"num_honest": 2} | change))
+    round_ = integer_fed_sgd(MODEL, sgd(1.0), other, expected_count=8.0)
+    runtime = SecureRuntime(regions_for(9, 3))
+    with pytest.raises(PrivacyError, match="the session has"):
+        after(runtime, cohort(()), round_)
 
 
 def test_rounds_that_are_not_in_whole_numbers_are_refused():
