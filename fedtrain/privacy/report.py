@@ -304,10 +304,13 @@ def _observer(privacy: RunPrivacy) -> str:
 
 
 def _trust(privacy: RunPrivacy) -> str:
-    words = _TRUST[privacy.plan.trust]
     if _num_regions(privacy) == 1:
-        return words
-    return f"{words} in each region; strongest observer: {_observer(privacy)}"
+        return _TRUST[privacy.plan.trust]
+    return (
+        "each client adds a share of the noise, and secure aggregation shows only the "
+        "sum of each region; enough clients of each have to be honest; strongest "
+        f"observer: {_observer(privacy)}"
+    )
 
 
 def _shown_units(privacy: RunPrivacy) -> int | None:

@@ -89,7 +89,9 @@ class RoundsSection(Section):
     clients (by default as few as are safe) have to answer to the end, and at most
     ``num_colluding`` of them are thought to work with the aggregator. In
     ``num_regions`` each region has an aggregator of its own, and both numbers hold in
-    each; the regional sums are added up by secure aggregation, too.
+    each; the regional sums are added up by secure aggregation, too. Clients come into
+    regions by the order of their ids as text: those that belong together need ids that
+    come together.
     """
 
     algorithm: Literal["fed_avg", "fed_prox", "fed_sgd"] = "fed_avg"

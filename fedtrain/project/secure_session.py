@@ -68,9 +68,10 @@ def _of_regions(regions: Regions) -> str:
     return (
         f"Secure aggregation in {len(regions.sessions)} regions: {'; '.join(kinds)}. "
         f"In each, at most {regions.top.num_colluding} may work with the region's "
-        f"aggregator, which sees its region's sum and no other. {honest} honest ones "
-        f"are counted on, so each client adds 1/{honest} of the noise that a region's "
-        f"sum needs, and a sum of all has {_surplus(regions):.3g} times its variance."
+        "aggregator, which sees its region's sum, and by the total that of the others "
+        f"together. {honest} honest ones are counted on, so each client "
+        f"adds 1/{honest} of the noise that a region's sum needs, and a sum of all has "
+        f"{_surplus(regions):.3g} times its variance."
     )
 
 
@@ -80,8 +81,9 @@ def _of_top(regions: Regions) -> str:
         f"The regional sums are masked again: of the {top.num_clients} regional "
         f"aggregators {top.threshold} must answer to the end (it tolerates the loss of "
         f"{top.num_tolerated_losses or 'none'}) and at most {top.num_colluding} may "
-        "work with the top aggregator, which sees the total only. Epsilon is that of "
-        "the regional sums, for whoever sees all of them; never that of the total."
+        "work with the top aggregator, which by itself sees the total, as everybody "
+        "does in the model's steps. Epsilon is that of the regional sums, for whoever "
+        "sees all of them; never that of the total."
     )
 
 

@@ -1,8 +1,9 @@
 """Sessions of two levels: clients in regions, and the regional aggregators above them.
 
 A regional aggregator runs a session with its clients, and takes part with their sum in
-a session of all regional aggregators. So it sees its own region's sum, and the top one
-the total only.
+a session of all regional aggregators. The top one sees the total, which the steps of
+the model show to everybody: so a regional aggregator has its own region's sum and that
+of the others together, and all of them but one have the last one's, too.
 """
 
 from collections.abc import Collection
@@ -17,7 +18,7 @@ class Regions:
     """The sessions of one round.
 
     Attributes:
-      sessions: Of each region; regions come in the order of their clients' ids.
+      sessions: Of each region; clients are dealt to them in the text order of ids.
       top: Of the regional aggregators; its honest survivors need no noise.
 
     Guarantees:

@@ -196,9 +196,9 @@ def test_the_plan_says_which_sum_each_level_sees() -> None:
         "2 with 3 clients each, of whom 3 must answer",
         "adds 1/2 of the noise that a region's sum needs",
         "5 times its variance",
-        "which sees its region's sum and no other",
+        "sees its region's sum, and by the total that of the others together",
         "of the 3 regional aggregators 3 must answer",
-        "sees the total only",
+        "sees the total, as everybody does in the model's steps",
         "Epsilon is that of the regional sums",
     ):
         assert words in words_of(session)
@@ -222,6 +222,7 @@ def test_the_report_names_the_strongest_observer(tmp_path: Path) -> None:
     observer = "whoever sees the sums of all 3 regions of each round"
     assert summary["privacy"]["strongest_observer"].startswith(observer)
     assert observer in summary["privacy_statement"]
+    assert "shows only the sum of each region" in summary["privacy_statement"]
     assert "in 3 regions" in summary["secure_aggregation"]
 
 
