@@ -116,8 +116,9 @@ def _check_num_clients(num_clients: int) -> None:
     _check_whole_at_least(LEAST_CLIENTS, num_clients=num_clients)
     if num_clients > MOST_CLIENTS:
         raise ConfigError(
-            f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. Sum in "
-            "regions first (rounds.num_regions), or in more of them."
+            f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. In a "
+            "simulation of all clients use rounds.num_regions, or more of them; else "
+            "a smaller cohort, or fewer partners."
         )
 
 

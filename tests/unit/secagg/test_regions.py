@@ -13,7 +13,7 @@ from fedtrain.privacy.integer_gaussian import IntegerGaussian
 from fedtrain.secagg.regions import regions_for
 from fedtrain.secagg.server import Step
 from fedtrain.secagg.simulated_network import Faults
-from fedtrain.secagg.simulated_regions import RegionalNetwork
+from fedtrain.secagg.simulated_regions import RegionalNetwork, RegionsOnlyError
 
 NUM_WEIGHTS = 20_000
 
@@ -88,7 +88,7 @@ def test_a_region_without_a_sum_is_lost_to_the_top():
     assert (found.total == 9 * 2**30 % 2**32).all()
     assert not {"client-03", "client-04", "client-05"} & set(found.survivors)
     both = Faults(lost=faults.lost | {"client-00": Step.KEYS}, carried=list)
-    with pytest.raises(TooFewClientsError):
+    with pytest.raises(RegionsOnlyError, match="2 of 4 regions have shown"):
         network.secure_sum(1, vectors, both)
 
 
@@ -149,7 +149,10 @@ def test_a_client_is_in_one_region():
         ({"num_regions": 3, "num_colluding": 3}, "needs at least 4. Use as many"),
         ({"num_regions": 4}, "2 in one.*at most 3 regions, or enrol 2 more"),
         ({"num_regions": 3, "num_clients": 8}, "Use no regions, or enrol 1 more"),
-        ({"num_regions": 3, "num_clients": 160}, "or in more of them"),
+        (
+            {"num_regions": 3, "num_clients": 160},
+            "num_regions, or more of them; else a smaller",
+        ),
         ({"num_regions": 3, "threshold": 4}, "threshold must be from 3 to 3"),
         ({"num_regions": 3, "threshold": 1}, "none need be honest"),
     ],
