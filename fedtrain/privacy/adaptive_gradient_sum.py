@@ -49,6 +49,9 @@ def quantile_query(
 ) -> QuantileQuery:
     """A query whose count has noise of about a twentieth of the expected units.
 
+    That is the noise that is counted on. With shares of more clients than are counted
+    on as honest, a sum's is larger by the root of clients over honest ones.
+
     Raises:
       PrivacyError: With fewer than 100 expected units the quantile is mostly noise.
     """

@@ -30,14 +30,14 @@ def vectors_of(network):
     }
 
 
-def join(network, client_id, roster, *, by, approval, answered=None):
+def join(network, client_id, roster, *, by, approval):
     """What an honest client does with a roster that the aggregator of ``by`` signed."""
     return ClientSession(
         roster.signed(by.operator_key),
         client_id=client_id,
         identity=network.identities[client_id],
         approval=approval,
-        answered=answered or network.answered[client_id],
+        answered=network.answered[client_id],
     )
 
 
