@@ -20,6 +20,7 @@ def check_mechanisms(plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]) -> No
                 f"the {mechanism.name} mechanism gives {mechanism.unit!r}, "
                 f"{mechanism.trust!r}."
             )
+        _check_regions(plan, mechanism)
 
 
 def check_sampler(
@@ -39,4 +40,15 @@ def check_sampler(
             f"The plan claims amplification by Poisson sampling, but the {sampler.name}"
             " sampler does not earn it. Use poisson_sampler(..., "
             "cohort_is_hidden=True), or plan without amplification."
+        )
+
+
+def _check_regions(plan: PrivacyPlan, mechanism: Mechanism) -> None:
+    in_regions = dict(mechanism.details).get("num_regions", 1) > 1
+    adds = (plan.unit, plan.neighboring_relation) == ("client", "add_or_remove_one")
+    if in_regions and adds:
+        raise PrivacyError(
+            "Regions are dealt by the order of the clients: with one client fewer "
+            "others change their region, so neighboring_relation 'add_or_remove_one' "
+            "does not hold for clients. Use 'replace_special' or 'replace_one'."
         )
