@@ -17,6 +17,7 @@ from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError
 from fedtrain.data.examples import map_arrays
 from fedtrain.data.sets.split import DataSplit
+from fedtrain.models.check_output import check_output
 from fedtrain.models.dense import dense_classifier
 from fedtrain.models.keras import keras_model
 from fedtrain.models.model import Model, output_values
@@ -89,7 +90,7 @@ def _compile_config(path: Path) -> Any:
 
 def _dense(section: ModelSection, split: DataSplit) -> Model:
     shape = split.feature_shape
-    is_class = split.task == "classification" and _has_classes(split)
+    is_class = split.task == "classification" and split.num_classes > 1
     if not is_class or isinstance(shape, dict):
         raise ConfigError(
             'model.name = "dense_classifier" takes one vector of numbers and gives '
@@ -138,8 +139,9 @@ def _function_in(path: Path, name: str) -> Callable[[], Any]:
 
 
 def _check_fits(model: Model, split: DataSplit) -> None:
-    """Runs the model on a row of zeros and compares its outputs with the labels."""
-    outputs = _outputs(model, split)
+    """The outputs are of as many classes as there are, and the loss takes them."""
+    weights = model.init(seeds.root(0))
+    outputs = _outputs(model, weights, split)
     shape = tuple(output_values(outputs).shape)
     classes = split.num_classes
     if split.task == "next_token":
@@ -153,38 +155,10 @@ def _check_fits(model: Model, split: DataSplit) -> None:
             f"has {classes} labels (0 to {classes - 1}). Give the last layer {classes} "
             "units (logits, no softmax)."
         )
-    if split.task == "classification" and _has_classes(split):
-        _check_loss(model, split, outputs)
+    check_output(model, weights, split.train.examples)
 
 
-def _check_loss(model: Model, split: DataSplit, outputs: Any) -> None:
-    """The loss takes the last label for these outputs."""
-    shape, last = output_values(outputs).shape, split.num_classes - 1
-    # One more row than there are units, so that no axis passes for another.
-    num_rows = math.prod(shape[1:]) + 1
-    rows = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, num_rows, 0), outputs)
-    label = split.train.examples.labels[:1]
-    try:
-        losses = model.loss(np.full_like(label, last).repeat(num_rows), rows).total
-        fits = losses.shape == [num_rows] and np.isfinite(losses).all()
-    except (ValueError, tf.errors.InvalidArgumentError):
-        fits = False
-    if not fits:
-        raise ConfigError(
-            f"{model.name}'s loss cannot compare label {last} of {split.name} (a whole "
-            f"number) with outputs of shape {tuple(shape[1:])} a row. Give the last "
-            f"layer {last + 1} units and SparseCategoricalCrossentropy("
-            "from_logits=True), or for two labels one unit and "
-            "BinaryCrossentropy(from_logits=True)."
-        )
-
-
-def _has_classes(split: DataSplit) -> bool:
-    labels = split.train.examples.labels
-    return labels.dtype.kind in "iu" and labels.ndim == 1
-
-
-def _outputs(model: Model, split: DataSplit) -> Any:
+def _outputs(model: Model, weights: Any, split: DataSplit) -> Any:
     row = map_arrays(
         lambda array: np.zeros([1, *array.shape[1:]], array.dtype),
         split.train.examples.features,
@@ -195,7 +169,7 @@ def _outputs(model: Model, split: DataSplit) -> Any:
             model.forward(weights, features, training=False, seed=seed).outputs
         )
     )
-    given = (model.init(seed), map_arrays(tf.constant, row))
+    given = (weights, map_arrays(tf.constant, row))
     try:
         # Traced and called apart: calls that trace are counted, and warned of.
         return forward.get_concrete_function(*given)(*given)

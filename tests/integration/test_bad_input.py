@@ -137,23 +137,22 @@ def test_model_whose_output_does_not_fit_the_labels(
 
 
 @pytest.mark.parametrize(
-    ("units", "loss"),
+    ("units", "loss", "message"),
     [
-        (1, "SparseCategoricalCrossentropy"),
-        (2, "BinaryCrossentropy"),
-        (2, "CategoricalCrossentropy"),
+        (1, "SparseCategoricalCrossentropy", "needs one for each class"),
+        (2, "BinaryCrossentropy", "end in Dense(1)"),
+        (2, "CategoricalCrossentropy", "need SparseCategoricalCrossentropy"),
     ],
 )
 def test_loss_that_cannot_take_the_labels(
-    tmp_path: Path, refused: Any, units: int, loss: str
+    tmp_path: Path, refused: Any, units: int, loss: str, message: str
 ) -> None:
     layers = keras_layers(tmp_path, f"keras.layers.Dense({units})")
     code = (tmp_path / "model.py").read_text()
     (tmp_path / "model.py").write_text(
         code.replace("SparseCategoricalCrossentropy", loss)
     )
-    errors = refused(layers)
-    assert "loss cannot compare label 1 of rows" in errors
+    assert message in " ".join(refused(layers).split())
 
 
 def test_numbers_to_predict_with_a_classifier(refused: Any) -> None:
