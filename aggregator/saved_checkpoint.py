@@ -47,12 +47,22 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
 
 
 def newest_intact(folder: RunFolder) -> SavedCheckpoint | None:
-    """The newest checkpoint of a run that is not damaged; None if there is none."""
-    for path in reversed(checkpoints(folder)):
+    """The newest checkpoint of a run that is not damaged; None if none was ever saved.
+
+    Raises:
+      CheckpointError: If there are checkpoints, but each is damaged.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
         try:
             return read_checkpoint(path)
         except CheckpointError:
             continue
+    if found:
+        raise CheckpointError(
+            f"Every checkpoint in {folder.checkpoints} is damaged, so the run is not "
+            "noted as finished. Restore the folder from a backup, then start again."
+        )
     return None
 
 

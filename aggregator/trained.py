@@ -109,6 +109,7 @@ def trained(
     Raises:
       RunStoppedError: After Ctrl-C or SIGTERM; the run can be resumed.
       StoppedError: If the operator has ended the run: its last weights are written.
+      CheckpointError: If every checkpoint is damaged; the run has not finished then.
     """
     config = served.project.config
     service = config.service

@@ -1,5 +1,7 @@
+import hashlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -11,6 +13,7 @@ from aggregator.rounds import RunStoppedError
 from aggregator.trained import ServedRun, trained
 from fedtrain.core import seeds
 from fedtrain.core.errors import (
+    CheckpointError,
     ConfigError,
     RefusedExportError,
     StoppedError,
@@ -22,6 +25,7 @@ from fedtrain.project.run_folder import RunFolder
 from fedtrain.project.run_privacy import run_privacy_of
 from fedtrain.project.scores import evaluate_of
 from fedtrain.project.stored import stored_toml
+from fedtrain.rounds import checkpoint_file
 from fedtrain.rounds.keepers import AsksAgain
 from fedtrain.rounds.runtime import CohortClient
 from tests.unit.aggregator.small_project import small_project
@@ -69,6 +73,39 @@ def test_an_interrupted_run_says_how_it_is_served_again(project, tmp_path, monke
     with pytest.raises(RunStoppedError, match="fedtrain-aggregator serve") as caught:
         trained(served, Rounds(), console=Console(quiet=True))
     assert caught.value.exit_code == 130
+
+
+class Finishing:
+    """Rounds of a run that has nothing left to do; notes what partners are told."""
+
+    def __init__(self):
+        self.told = []
+
+    def committed(self, round_number, state_sha256):
+        self.told.append((round_number, state_sha256))
+
+    def finish(self, status, text):
+        self.told.append(status)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_has_not_finished(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trained_module, "run", lambda *args, **kwargs: {"rounds": 3})
+    folder, rounds = RunFolder(tmp_path / "run"), Finishing()
+    served, console = ServedRun(project, folder), Console(quiet=True)
+    folder.checkpoints.mkdir(parents=True)
+    newest = folder.checkpoints / "round-00000003.ckpt"
+    newest.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"Every checkpoint.*backup"):
+        trained(served, rounds, console=console)
+    assert rounds.told == []
+    with (folder.checkpoints / "round-00000002.ckpt").open("wb") as file:
+        state = np.arange(3.0)
+        header = {"round_number": 2, "ledger_head": None}
+        checkpoint_file.write(file, header, {"state_0": state})
+    trained(served, rounds, console=console)
+    assert rounds.told == [(1, hashlib.sha256(state).hexdigest()), "finished"]
 
 
 class Stopping:
