@@ -100,7 +100,12 @@ class Project:
 
 
 def build(
-    config: ProjectConfig, *, folder: Path, model: Any = None, data: Any = None
+    config: ProjectConfig,
+    *,
+    folder: Path,
+    model: Any = None,
+    data: Any = None,
+    allow_missing: bool = False,
 ) -> Project:
     """The objects that ``config`` describes, checked against each other.
 
@@ -109,8 +114,12 @@ def build(
       folder: Where relative paths in it start.
       model: A Keras model or ``Model`` in place of ``[model]``.
       data: A pandas DataFrame or ``DataSplit`` in place of ``data.path``.
+      allow_missing: Whether a schema that is inferred lets values be missing, as for
+        the rows of a run that has begun.
     """
-    parts = _parts(config, folder=folder, model=model, data=data)
+    parts = _parts(
+        config, folder=folder, model=model, data=data, allow_missing=allow_missing
+    )
     plan = parts.plan.calibrated() if parts.plan else None
     round_of = partial(_round, config, parts, plan)
     evaluator = Evaluator(parts.model)
@@ -158,10 +167,15 @@ class _Parts(NamedTuple):
 
 
 def _parts(
-    config: ProjectConfig, *, folder: Path, model: Any = None, data: Any = None
+    config: ProjectConfig,
+    *,
+    folder: Path,
+    model: Any = None,
+    data: Any = None,
+    allow_missing: bool = False,
 ) -> _Parts:
     sampler = sampler_of(config)
-    split = split_of(config, folder=folder, given=data)
+    split = split_of(config, folder=folder, given=data, allow_missing=allow_missing)
     sampler.expected_cohort_size(split.train.num_clients)
     built = model_of(config, split, folder=folder, given=model)
     trainable = built.init(seeds.root(0)).trainable

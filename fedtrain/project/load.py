@@ -85,7 +85,7 @@ class LoadedRun:
     def _built(self) -> Project:
         folder = self.folder.path
         if not self.is_served:
-            return build(self.config, folder=folder)
+            return build(self.config, folder=folder, allow_missing=True)
         return deployed(
             self.config, folder=folder, schema=load_schema(self.folder.schema)
         )

@@ -97,7 +97,8 @@ def resume(
     console = console or Console(quiet=True)
     folder = existing_run(run_)
     check_same_project(folder)
-    project = build(read_config(folder.config), folder=folder.path)
+    config = read_config(folder.config)
+    project = build(config, folder=folder.path, allow_missing=True)
     check_same_data(project, folder)
     if diagnostics:
         check_diagnostics(project)

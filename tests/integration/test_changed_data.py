@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from fedtrain.cli.main import run as run_command
+from fedtrain.project.build import build
+from fedtrain.project.read import read_config
+from fedtrain.project.run import run as run_project
+from fedtrain.project.run import start_run
 
 PROJECT = """
 name = "own"
@@ -64,3 +69,19 @@ def test_changed_rows_are_refused_and_the_same_rows_are_not(
     assert run_command(again) == 0
     frame.to_csv("rows.csv", index=False)
     assert run_command(["simulate", "--resume", str(run)]) == 0
+
+
+def test_a_run_that_began_with_gaps_in_its_rows_goes_on_and_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "federation.toml").write_text(PROJECT)
+    ages = np.arange(40.0)
+    frame = pd.DataFrame({"age": ages, "outcome": ages % 2, "hospital": "h1"})
+    frame.loc[7, "age"] = np.nan
+    frame.to_csv("rows.csv", index=False)
+    assert run_command(["simulate", "federation.toml"]) == 2  # a new run is refused
+    begun = build(read_config("federation.toml"), folder=Path(), allow_missing=True)
+    run_project(begun, start_run(begun), console=Console(quiet=True))
+    assert run_command(["simulate", "--resume", "latest"]) == 0
+    assert run_command(["evaluate", "latest"]) == 0
