@@ -60,7 +60,9 @@ def check(schema: Schema, table: Table, *, where: str = "the data") -> None:
 
 
 def problems(schema: Schema, table: Table) -> list[Problem]:
-    """The first problem of each column that has one."""
+    """The first problem of each column that has one; none where there are no rows."""
+    if num_rows(table) == 0:
+        return []
     label = schema.label
     found = [_first(column, table[column.name]) for column in schema.features]
     found.append(_first(label, table[label.name], missing_reason="a label is missing"))

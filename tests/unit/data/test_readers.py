@@ -128,6 +128,16 @@ def test_each_file_is_a_client_and_empty_ones_are_kept(tmp_path):
     assert dataset.num_examples().tolist() == [2, 2, 0]
 
 
+@pytest.mark.parametrize("column", ["age", "image"])
+def test_a_table_without_rows_is_named(tmp_path, column):
+    table = {"age": np.arange(4.0), "image": np.ones([4, 2, 2]), "y": np.arange(4) % 2}
+    schema = schema_of(from_dataframe(table, label="y", features=[column]))
+    empty = {name: values[:0] for name, values in table.items()}
+    np.savez(tmp_path / "empty.npz", **empty)
+    with pytest.raises(DataError, match=r"empty has no rows\."):
+        read(tmp_path / "empty.npz", schema=schema)
+
+
 def test_a_second_file_is_held_to_the_first_ones_schema(tmp_path):
     frame().to_csv(tmp_path / "first.csv", index=False)
     dataset = read(tmp_path / "first.csv", **ROLES)
