@@ -13,7 +13,7 @@ from fedtrain.data.dataset import FederatedDataset, Sensitivity
 from fedtrain.data.packed import open_packed
 from fedtrain.data.packed_writer import HEADER
 from fedtrain.data.readers.joining import CLIENT_COLUMN, joined
-from fedtrain.data.readers.storage import expanded
+from fedtrain.data.readers.storage import expanded, is_pattern
 from fedtrain.data.schema import Schema, load_schema
 from fedtrain.data.schema_inference import infer_schema
 from fedtrain.data.tables import Table, num_rows, table_of
@@ -76,7 +76,9 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
     known = schema if isinstance(schema, Schema | None) else load_schema(schema)
     texts = _text_columns(known, client, entity)
     tables = client_tables(source, text_columns=texts, **options)
-    table = dict(_one_table(tables, keeps_ids=client in (None, CLIENT_COLUMN)))
+    by_file = _is_by_file(source, **options)
+    keeps_ids = client in (None, CLIENT_COLUMN)
+    table = dict(_one_table(tables, by_file=by_file, keeps_ids=keeps_ids))
     if client is None and known is None and CLIENT_COLUMN in table:
         client = CLIENT_COLUMN
     return from_dataframe(
@@ -148,9 +150,10 @@ def from_dataframe(  # noqa: PLR0913 - one argument for each part a column can p
 def read_table(source: str | Path, **options: Any) -> Table:
     """The columns of ``source`` by name, unchecked; see ``read``.
 
-    Of several files, each row's file is named in the column ``"client_id"``.
+    Where ``source`` is a pattern, the column ``"client_id"`` names each row's file.
     """
-    return _one_table(client_tables(source, **options), keeps_ids=True)
+    by_file = _is_by_file(source, **options)
+    return _one_table(client_tables(source, **options), by_file=by_file, keeps_ids=True)
 
 
 def client_tables(
@@ -162,7 +165,7 @@ def client_tables(
 ) -> list[tuple[str, Table]]:
     """The columns of each file that ``source`` names, with the file's name."""
     given = str(source)
-    is_sql = format == "sql" or bool({"query", "table_name"} & set(options))
+    is_sql = _is_sql(format, **options)
     files = [given] if is_sql else expanded(given)
     kind = "sql" if is_sql else format or _format_of(files[0])
     validate.one_of(FORMATS, format=kind)
@@ -178,9 +181,21 @@ def client_tables(
     return [(name, read_one(file)) for name, file in zip(names, files, strict=True)]
 
 
-def _one_table(tables: list[tuple[str, Table]], *, keeps_ids: bool) -> Table:
-    if len(tables) == 1:
-        return tables[0][1]
+def _is_by_file(source: str | Path, **options: Any) -> bool:
+    return is_pattern(str(source)) and not _is_sql(**options)
+
+
+def _is_sql(format: str | None = None, **options: Any) -> bool:
+    return format == "sql" or bool({"query", "table_name"} & set(options))
+
+
+def _one_table(
+    tables: list[tuple[str, Table]], *, by_file: bool, keeps_ids: bool
+) -> Table:
+    first = tables[0][1]
+    # A pattern names its files whether it matches one today or several.
+    if not by_file or (len(tables) == 1 and CLIENT_COLUMN in first):
+        return first
     table = joined(tables)
     if keeps_ids:
         return table

@@ -9,9 +9,16 @@ import fsspec
 from fedtrain.core.errors import DataError
 
 
+def is_pattern(source: str) -> bool:
+    """Whether a path or URL names all files that match its ``*``, ``?`` or ``[]``."""
+    # A web address has its query after "?"; fsspec sees no pattern in it either.
+    is_web = source.startswith(("http://", "https://"))
+    return any(mark in source for mark in ("*[" if is_web else "*?["))
+
+
 def expanded(source: str) -> list[str]:
-    """The files that a path or URL names: itself, or all that match ``*`` and ``?``."""
-    if not any(mark in source for mark in "*?["):
+    """The files that a path or URL names: itself, or all that match a pattern."""
+    if not is_pattern(source):
         return [source]
     with _explained(source):
         files = fsspec.open_files(source, "rb")

@@ -128,6 +128,24 @@ def test_each_file_is_a_client_and_empty_ones_are_kept(tmp_path):
     assert dataset.num_examples().tolist() == [2, 2, 0]
 
 
+def test_a_file_that_alone_matches_a_pattern_is_a_client_by_its_name(tmp_path):
+    rows = frame().drop(columns="bank")
+    rows.to_csv(tmp_path / "bank_007.csv", index=False)
+    dataset = read(tmp_path / "bank_*.csv", label="default")
+    assert list(dataset.client_ids) == ["bank_007"]
+    assert read(tmp_path / "bank_007.csv", label="default").client_ids[0] == "all"
+    own = read(tmp_path / "bank_*.csv", label="default", client="job")
+    assert list(own.client_ids) == ["cook", "judge", "nurse"]
+    assert "client_id" not in own.info["feature_names"]
+
+
+def test_rows_of_a_query_have_no_file_for_a_client(tmp_path):
+    rows = frame().drop(columns="bank")
+    source, options = write("sql", tmp_path, rows)
+    dataset = read(f"{source}?timeout=9", label="default", **options)
+    assert list(dataset.client_ids) == ["all"]
+
+
 @pytest.mark.parametrize("column", ["age", "image"])
 def test_a_table_without_rows_is_named(tmp_path, column):
     table = {"age": np.arange(4.0), "image": np.ones([4, 2, 2]), "y": np.arange(4) % 2}
