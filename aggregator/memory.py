@@ -20,19 +20,26 @@ _M_MMAP_THRESHOLD = -3
 
 
 def give_memory_back() -> None:
-    """Keeps glibc and TensorFlow from hoarding what was free once; safe to call again.
+    """Keeps glibc from hoarding what was free once; safe to call again.
 
-    glibc would keep what chunks took, in as many heaps as there are threads. And with
-    oneDNN TensorFlow keeps the most that its tensors ever took, several models, unless
-    it is told, before it is loaded, to ask the system for each.
+    It would keep what chunks took, in as many heaps as there are threads.
 
     Source: mallopt(3).
     """
-    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with _c_library() as c_library:
         c_library.mallopt(_M_ARENA_MAX, 2)
         # Chunks stay below it: to map each would cost more than all that is done to it.
         c_library.mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
+
+
+def give_tensors_back() -> None:
+    """Keeps TensorFlow from hoarding, unless the operator says otherwise.
+
+    With oneDNN it keeps the most that its tensors ever took, several models, unless it
+    is told, before it is loaded, to ask the system for each. The environment is changed
+    for that: only a program that is the aggregator, and nothing else, may call it.
+    """
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 
 def trim() -> None:

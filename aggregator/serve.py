@@ -14,7 +14,7 @@ from aggregator.calls import Served
 from aggregator.events import now_ms
 from aggregator.home import Federation, current_run
 from aggregator.journal import Journal
-from aggregator.memory import give_memory_back
+from aggregator.memory import give_memory_back, give_tensors_back
 from aggregator.own_noise import forget_own_key
 from aggregator.page import Doors, Page
 from aggregator.page_access import Access, token_in
@@ -57,6 +57,7 @@ def serve(
       RefusedExportError: If the export failed. The run is finished all the same.
     """
     give_memory_back()
+    give_tensors_back()
     with ExitStack() as stack:
         stack.enter_context(_ended_by_sigterm())
         journal = Journal(federation.journal, federation.service().database)

@@ -1,9 +1,14 @@
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import aggregator.serve as serve_module
 from aggregator.grpc_runtime import _tensor
-from aggregator.memory import ALIGNED_BYTES, aligned, give_memory_back, trim
+from aggregator.memory import ALIGNED_BYTES, aligned
+
+_ALLOCATOR = "TF_ONEDNN_USE_SYSTEM_ALLOCATOR"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint32"])
@@ -30,11 +35,25 @@ def test_other_arrays_are_copied():
     np.testing.assert_array_equal(_tensor(truth), truth)
 
 
-def test_giving_back_twice_raises_nothing(monkeypatch):
-    monkeypatch.setenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "0")
-    give_memory_back()
-    give_memory_back()
-    trim()
-    array = aligned(1000, "float32")
-    array[:] = 1.0
-    assert array.sum() == 1000
+class StoppedHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_serving_has_tensorflow_give_memory_back_unless_the_operator_does_not_want_it(
+    monkeypatch, before, after
+):
+    def stop(*_):
+        raise StoppedHereError
+
+    if before is None:
+        # Set first: what serving sets is then removed again after the test.
+        monkeypatch.setenv(_ALLOCATOR, "")
+        monkeypatch.delenv(_ALLOCATOR)
+    else:
+        monkeypatch.setenv(_ALLOCATOR, before)
+    monkeypatch.setattr(serve_module, "give_memory_back", lambda: None)
+    monkeypatch.setattr(serve_module, "_ended_by_sigterm", stop)
+    with pytest.raises(StoppedHereError):
+        serve_module.serve(None, console=None)
+    assert os.environ[_ALLOCATOR] == after

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import threading
@@ -296,6 +297,15 @@ def test_draining_sends_those_who_wait_away(federation, tmp_path):
     client.close()
     assert time.monotonic() - started < 8
     assert (answers[0].kind, answers[0].wait_ms) == (pb.WAIT, 2000)
+
+
+def test_a_server_leaves_the_environment_of_its_program_alone(
+    federation, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", raising=False)
+    before = dict(os.environ)
+    with served(federation, tmp_path):
+        assert dict(os.environ) == before
 
 
 def test_a_port_in_use_is_one_clear_error(run):
