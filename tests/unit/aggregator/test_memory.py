@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -57,3 +59,8 @@ def test_serving_has_tensorflow_give_memory_back_unless_the_operator_does_not_wa
     with pytest.raises(StoppedHereError):
         serve_module.serve(None, console=None)
     assert os.environ[_ALLOCATOR] == after
+
+
+def test_tensorflow_is_not_loaded_before_it_is_told():
+    code = "import sys, aggregator.serve; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
