@@ -8,6 +8,7 @@ body is looked at, and before anything is allocated for it.
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +41,7 @@ _READ_CHUNKS = 4
 _Reply = TypeVar("_Reply")
 _STATUS = {
     pb.REFUSED: grpc.StatusCode.PERMISSION_DENIED,
-    pb.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    pb.BUSY: grpc.StatusCode.UNAVAILABLE,
     pb.MALFORMED: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
@@ -117,22 +118,20 @@ class Calls:
         """Sends the broadcast in chunks."""
         try:
             request = await self._checked("Fetch", raw, context)
-            path = self._rounds.broadcast_for(
+            path = await self._in(
+                self._checkers,
+                self._rounds.broadcast_for,
                 request.client_id,
                 request.round_number,
                 parsed(pb.FetchRequest, request.body),
             )
+            async with self._downloads:
+                await self._send(path, context)
         except RefusedError as refused:
             self._traffic.answered("Fetch", refused.code)
             status = _STATUS.get(refused.code, grpc.StatusCode.FAILED_PRECONDITION)
             await context.abort(status, refused.text)
             return
-        async with self._downloads, asyncio.timeout(_transfer_s(path.stat().st_size)):
-            with path.open("rb") as file:
-                while chunks := await self._in(self._checkers, _chunks_in, file):
-                    for chunk in chunks:
-                        await context.write(chunk)
-                    self._traffic.sent(sum(map(len, chunks)))
         self._traffic.answered("Fetch", pb.ACCEPTED)
 
     async def submit(self, raws: AsyncIterator[bytes], context: Any) -> pb.Receipt:
@@ -169,6 +168,14 @@ class Calls:
         """Ends the threads."""
         self._checkers.shutdown(wait=False, cancel_futures=True)
         self._uploads.shutdown(wait=False, cancel_futures=True)
+
+    async def _send(self, path: Path, context: Any) -> None:
+        with _opened(path) as file:
+            async with asyncio.timeout(_transfer_s(os.fstat(file.fileno()).st_size)):
+                while chunks := await self._in(self._checkers, _chunks_in, file):
+                    for chunk in chunks:
+                        await context.write(chunk)
+                    self._traffic.sent(sum(map(len, chunks)))
 
     async def _checked(self, method: str, raw: bytes, context: Any) -> pb.SignedRequest:
         request = await self._in(
@@ -257,6 +264,13 @@ class Calls:
     def _tell_here(self) -> None:
         old, self._changed = self._changed, asyncio.Event()
         old.set()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:  # its round has closed meanwhile, as a rule
+        raise RefusedError(pb.BUSY, "The broadcast is gone; ask again.") from error
 
 
 def _chunks_in(file: BinaryIO) -> list[bytes]:

@@ -100,6 +100,9 @@ class Reception:
         code = answer_to(state, client_id, "")
         if code != pb.ACCEPTED:
             raise RefusedError(code, _WORDS[code])
+        if not self._spool.has_broadcast(state.broadcast_sha256):
+            text = "The broadcast has yet to be written again; ask for it once more."
+            raise RefusedError(pb.BUSY, text)
         self._is_seen(client_id, "works on the broadcast")
         return self._spool.broadcast(state.broadcast_sha256)
 

@@ -140,7 +140,8 @@ class Rounds:
         """The file with what the clients of an open round receive.
 
         Raises:
-          RefusedError: If the round is not open, or not for this client.
+          RefusedError: If the round is not open, or not for this client; BUSY if the
+            disk has lost or damaged the file since, until it is written again.
         """
         return self._reception.broadcast_for(client_id, round_number, request)
 

@@ -118,6 +118,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._broadcasts = folder / "broadcasts"
+        self._checked = ""  # the broadcast that was found intact since the start
         for left in folder.glob("*/*.part"):
             left.unlink()
 
@@ -136,7 +137,14 @@ class Spool:
                 writer.keep(path, is_durable=False)
         finally:
             writer.drop()
+        self._checked = writer.sha256
         return SpooledFile(writer.num_bytes, writer.sha256)
+
+    def has_broadcast(self, sha256: str) -> bool:
+        """Whether the broadcast is there as it was written; hashes it once a start."""
+        if sha256 != self._checked and is_intact(self.broadcast(sha256), sha256):
+            self._checked = sha256
+        return sha256 == self._checked and self.broadcast(sha256).is_file()
 
     def broadcast(self, sha256: str) -> Path:
         """Where the broadcast of this hash lies."""

@@ -8,6 +8,7 @@ import pytest
 
 from aggregator import spool
 from aggregator.rounds import RunStoppedError
+from aggregator.uploads import RefusedError
 from fedtrain.core.errors import (
     BudgetExhaustedError,
     ConfigError,
@@ -397,6 +398,34 @@ def test_a_contribution_that_the_disk_damaged_is_lost_and_named(tmp_path):
     _flip_a_bit(next((tmp_path / "spool").glob("train-0-0/00002-*")))
     with pytest.raises(JournalError, match="damaged it"):
         collected.total()
+    journal.close()
+
+
+@pytest.mark.parametrize("damage", ["removed", "truncated", "flipped"])
+def test_a_broadcast_that_the_disk_damaged_is_written_again(tmp_path, damage):
+    journal, rounds = opened(tmp_path)
+    collecting = Collecting(rounds, call(["a"]))
+    rounds.stop()
+    with pytest.raises(RunStoppedError):
+        collecting.done()
+    journal.close()
+    (path,) = (tmp_path / "spool" / "broadcasts").iterdir()
+    if damage == "removed":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(b"")
+    else:
+        _flip_a_bit(path)
+
+    journal, rounds = opened(tmp_path)
+    asked = ("a", 0, pb.FetchRequest(attempt=0, kind=pb.TRAIN))
+    with pytest.raises(RefusedError, match="written again") as refused:
+        rounds.broadcast_for(*asked)
+    assert refused.value.code == pb.BUSY
+    collecting = Collecting(rounds, call(["a"]))
+    submit(rounds, "a", arrays_of("a"))
+    assert collecting.done().attempt == 0
+    assert path.read_bytes() == np.zeros(4, np.float32).tobytes()
     journal.close()
 
 

@@ -284,6 +284,32 @@ def test_a_restarted_aggregator_goes_on_and_refuses_what_was_replayed(
         client.close()
 
 
+def test_a_broadcast_that_is_gone_is_asked_for_again(federation, tmp_path):
+    with served(federation, tmp_path) as run:
+        Collecting(run.rounds, call(["a"]))
+        client = run.client("a")
+        task = _wait_task(client)
+        (path,) = (tmp_path / "spool" / "broadcasts").iterdir()
+        path.unlink()
+        _asks_in_vain(client, task)
+        client.close()
+    with served(federation, tmp_path) as run:
+        client = run.client("a")
+        _asks_in_vain(client, task)  # it is answered before training goes on
+        collecting = Collecting(run.rounds, call(["a"]))
+        until(path.is_file)
+        assert client.work() == pb.ACCEPTED
+        client.close()
+        assert collecting.done().attempt == 0
+
+
+def _asks_in_vain(client, task):
+    with pytest.raises(grpc.RpcError) as refused:
+        client.fetch(task)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert "written again" in refused.value.details()
+
+
 def test_draining_sends_those_who_wait_away(federation, tmp_path):
     with served(federation, tmp_path) as run:
         client = run.client("a")
