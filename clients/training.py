@@ -19,6 +19,7 @@ from fedtrain.data.examples import Examples
 from fedtrain.data.fingerprint import examples_sha256
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, parsed
+from fedtrain.data.schema_check import missing_values
 from fedtrain.privacy import events
 from fedtrain.privacy.fixed_point_sum import ring_vector
 from fedtrain.privacy.noise_key import forget_noise_key, noise_key, noise_key_path
@@ -42,6 +43,7 @@ from fedtrain.runtimes.compiled import CompiledRuntime
 from fedtrain.wire.arrays import Array, from_bytes, to_bytes
 from fedtrain.wire.plan import Plan
 
+_MISSING = "The schema is the plan's: ask the operator for one that allows it."
 _LOG = logging.getLogger(__name__)
 
 
@@ -77,7 +79,8 @@ def work_of(plan: Plan, *, data: str, home: Path, client_id: str) -> "TrainingWo
 def own_rows(data: str, schema: Schema, *, num_classes: int) -> Examples:
     """All rows in ``data`` as one client's, checked against ``schema``."""
     alone = schema.model_copy(update={"client": None})
-    found = read(data, schema=alone, sensitivity="private", name=Path(data).name)
+    with missing_values(_MISSING):
+        found = read(data, schema=alone, sensitivity="private", name=Path(data).name)
     classes = max(num_classes, 2) if schema.num_classes else None
     check_dataset(found, num_classes=classes)
     return found.examples

@@ -39,6 +39,20 @@ class DataError(ConfigError):
     """Data that cannot be used as it is: names client, row, column and value."""
 
 
+class MissingValueError(DataError):
+    """A value is missing that no schema allows to be.
+
+    Args:
+      found: Where, and that it is missing.
+      way_out: What whoever reads it can do.
+    """
+
+    def __init__(self, found: str, way_out: str) -> None:
+        """Both are the message."""
+        super().__init__(f"{found} {way_out}")
+        self.found = found
+
+
 class PrivacyError(ConfigError):
     """A composition that would break a privacy promise: refused, with the way out."""
 

@@ -3,19 +3,21 @@
 The values quoted are shown where the data are; they are never part of anything shared.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
-from fedtrain.core.errors import DataError
+from fedtrain.core.errors import DataError, MissingValueError
 from fedtrain.data.examples import Array
 from fedtrain.data.schema import Column, Schema
 from fedtrain.data.tables import Table, is_missing, num_rows, numbers, texts
 
-_MISSING = (
-    "a value is missing; a schema that allows it for the column (`fedtrain data "
-    "describe --schema schema.json` writes one, data.schema_path uses it) adds an "
-    "indicator to the features"
+_MISSING = "a value is missing"
+_IN_PYTHON = (
+    "A schema that allows it for the column adds an indicator to the features; "
+    "infer_schema makes one, and so does allow_missing=True where none is given."
 )
 
 
@@ -46,7 +48,8 @@ def check(schema: Schema, table: Table, *, where: str = "the data") -> None:
       where: The file or client, for the error.
 
     Raises:
-      DataError: Naming client, row, column and value, and how many more there are.
+      DataError: Naming client, row, column and value, and how many more there are; a
+        ``MissingValueError`` where a value is missing.
     """
     absent = [name for name in _needed(schema) if name not in table]
     if absent:
@@ -55,8 +58,21 @@ def check(schema: Schema, table: Table, *, where: str = "the data") -> None:
             f"{', '.join(absent)}); it has: {', '.join(table) or 'none'}."
         )
     found = problems(schema, table)
-    if found:
-        raise DataError(_message(schema, table, found, where))
+    if not found:
+        return
+    message = _message(schema, table, found, where)
+    if _earliest(found).reason == _MISSING:
+        raise MissingValueError(message, _IN_PYTHON)
+    raise DataError(message)
+
+
+@contextmanager
+def missing_values(way_out: str) -> Iterator[None]:
+    """Says ``way_out`` with a missing value, in place of what a program would do."""
+    try:
+        yield
+    except MissingValueError as error:
+        raise MissingValueError(error.found, way_out) from error
 
 
 def problems(schema: Schema, table: Table) -> list[Problem]:
@@ -154,8 +170,12 @@ def _problem(name: str, values: Array, broken: Array, reason: str) -> Problem | 
     return Problem(row, name, value[:80], reason, len(rows))
 
 
+def _earliest(found: list[Problem]) -> Problem:
+    return min(found, key=lambda problem: problem.row)
+
+
 def _message(schema: Schema, table: Table, found: list[Problem], where: str) -> str:
-    first = min(found, key=lambda problem: problem.row)
+    first = _earliest(found)
     client = ""
     if schema.client is not None:
         client = f" client {str(table[schema.client][first.row])!r},"

@@ -12,12 +12,22 @@ from fedtrain.data.partition import Partition
 from fedtrain.data.readers.read import from_dataframe, read
 from fedtrain.data.repartition import repartitioned
 from fedtrain.data.schema import Schema, load_schema
+from fedtrain.data.schema_check import missing_values
 from fedtrain.data.sets.split import DataSplit
 from fedtrain.data.tabular import require_declared, schema_of
 from fedtrain.project.config import DataSection, ProjectConfig
 from fedtrain.project.rows import check_rows, divided
 
 IN_MEMORY = "a table in memory"
+_ALLOWED = "A schema that allows it for the column adds an indicator to the features: "
+MISSING_IN_FILE = (
+    f"{_ALLOWED}`fedtrain data describe --schema schema.json` writes one, "
+    "data.schema_path uses it."
+)
+_OF_A_TABLE = (
+    f'{_ALLOWED}infer_schema(...).save("schema.json") writes one, data_keys='
+    '{"schema_path": "schema.json"} uses it.'
+)
 _PARTITION_KEYS = ("num_clients", "concentration", "num_labels", "column", "num_bands")
 
 
@@ -46,7 +56,8 @@ def split_of(
     elif data.name is not None and given is None:
         split = _named_set(config)
     else:
-        split = _own_rows(config, folder, given, allow_missing=allow_missing)
+        with missing_values(MISSING_IN_FILE if given is None else _OF_A_TABLE):
+            split = _own_rows(config, folder, given, allow_missing=allow_missing)
     if config.privacy is not None:
         require_declared(split.train)
     check_rows(split)

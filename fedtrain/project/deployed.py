@@ -13,9 +13,10 @@ from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.declared import declared_population
 from fedtrain.data.readers.read import read
 from fedtrain.data.schema import Schema, load_schema
+from fedtrain.data.schema_check import missing_values
 from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project, build
-from fedtrain.project.build_data import split_from
+from fedtrain.project.build_data import MISSING_IN_FILE, split_from
 from fedtrain.project.config import ProjectConfig, ServiceSection
 from fedtrain.project.secure_session import served_session
 from fedtrain.rounds.released import released
@@ -102,7 +103,8 @@ def declared(
     test = replace(train, examples=train.examples.slice(0, 0))
     if config.data.test_path is not None:
         plain = known.model_copy(update={"client": None, "entity": None})
-        test = read(folder / config.data.test_path, schema=plain, name="test")
+        with missing_values(MISSING_IN_FILE):
+            test = read(folder / config.data.test_path, schema=plain, name="test")
     split = split_from(train, test, source="partners' own rows")
     return build(_without_comparison(config), folder=folder, data=split)
 

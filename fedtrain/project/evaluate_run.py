@@ -7,6 +7,7 @@ from fedtrain.core import seeds
 from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.data.dataset import FederatedDataset
 from fedtrain.data.schema import load_schema
+from fedtrain.data.schema_check import missing_values
 from fedtrain.models.model import Model
 from fedtrain.project.build import Project
 from fedtrain.project.build_data import read_rows, split_from
@@ -69,7 +70,8 @@ def _new_rows(loaded: LoadedRun, data: Any) -> FederatedDataset:
     schema = load_schema(path)
     if schema.client is not None:
         schema = schema.model_copy(update={"client": None})
-    return read_rows(data, schema=schema, name=str(data))
+    with missing_values("The model has learned nothing about it: leave such rows out."):
+        return read_rows(data, schema=schema, name=str(data))
 
 
 def _model_for(loaded: LoadedRun, rows: FederatedDataset) -> Model:

@@ -219,8 +219,11 @@ def test_a_partners_missing_value_is_refused_unless_the_plan_allows_it(tmp_path)
     with_gap.loc[2, "x"] = np.nan
     path = tmp_path / "rows.csv"
     with_gap.to_csv(path, index=False)
-    with pytest.raises(DataError, match=r"rows\.csv: row 2 .*'x', .*is missing"):
+    with pytest.raises(
+        DataError, match=r"rows\.csv: row 2 .*'x', .*is missing.* ask the operator"
+    ) as refused:
         training.own_rows(str(path), SCHEMA, num_classes=2)
+    assert "schema_path" not in str(refused.value)
     allowing = infer_schema(table_of(with_gap), label="label").with_source("declared")
     rows = training.own_rows(str(path), allowing, num_classes=2)
     assert rows.features[2, :2].tolist() == [0, 1]

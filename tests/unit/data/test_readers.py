@@ -100,7 +100,7 @@ def test_a_missing_value_is_refused_until_a_schema_allows_it(kind, tmp_path):
     rows.loc[2, "age"] = np.nan
     source, options = write(kind, tmp_path, rows)
     with pytest.raises(
-        DataError, match=r"loans.* client '007', row 2 .*'age', .*: a value is missing;"
+        DataError, match=r"loans.* client '007', row 2 .*'age', .*: a value is missing\."
     ):
         read(source, **ROLES, **options)
     looked_at = read(source, **ROLES, **options, allow_missing=True)

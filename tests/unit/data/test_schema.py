@@ -131,6 +131,15 @@ def test_an_absent_column_is_named():
         check(schema(), table_of(frame().drop(columns="job")))
 
 
+def test_a_program_is_told_how_a_value_may_be_missing():
+    roles = {"label": "default", "client": "bank"}
+    with pytest.raises(DataError, match=r"missing\..* allow_missing=True") as refused:
+        from_dataframe(frame(), **roles)
+    assert "schema_path" not in str(refused.value)
+    from_dataframe(frame(), **roles, allow_missing=True)
+    from_dataframe(frame(), schema=schema())
+
+
 def test_inferred_facts_of_private_data_are_refused():
     roles = {"label": "default", "client": "bank", "allow_missing": True}
     private = from_dataframe(frame(), **roles)
