@@ -149,7 +149,7 @@ def _array(name: str, values: Array, source: Source) -> Column:
         raise DataError(f"Column {name!r} of arrays must hold numbers.")
     # Bytes are grey or colour values: their range is the type's, not the data's.
     is_image = values.dtype == np.uint8
-    real = values[np.isfinite(values)]
+    real = _finite(values)
     if real.size == 0:
         raise DataError(f"Column {name!r} has no finite number in any row.")
     low, high = (0, 255) if is_image else (real.min(), real.max())
@@ -163,6 +163,14 @@ def _array(name: str, values: Array, source: Source) -> Column:
             minimum=low, maximum=high, source="declared" if is_image else source
         ),
     )
+
+
+def _finite(values: Array) -> Array:
+    """The finite numbers of an array; the array itself, not a copy, if all are."""
+    if values.dtype.kind in "biu":
+        return values
+    is_finite = np.isfinite(values)
+    return values if is_finite.all() else values[is_finite]
 
 
 def _refuse_stray_texts(name: str, values: Array) -> None:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,25 @@ def test_texts_with_too_many_values_are_refused():
     many = pd.DataFrame({"name": [f"n{i}" for i in range(1001)], "y": 0})
     with pytest.raises(DataError, match="'name' has 1001 different texts"):
         infer_schema(many, label="y")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_arrays_are_described_without_a_copy(dtype):
+    images = np.ones([4, 500, 500], dtype)
+    tracemalloc.start()
+    try:
+        image = infer_schema({"image": images, "y": np.arange(4)}, label="y")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < images.nbytes / 2
+    assert image.features[0].range.maximum == (255 if dtype == "uint8" else 1)
+
+
+def test_the_range_of_arrays_is_of_finite_numbers():
+    table = {"image": np.array([[1.0, np.nan], [np.inf, 3.0]]), "y": np.arange(2)}
+    (image,) = infer_schema(table, label="y").features
+    assert (image.range.minimum, image.range.maximum) == (1, 3)
 
 
 def test_arrays_become_inputs_of_their_own():
