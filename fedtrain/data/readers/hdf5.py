@@ -1,6 +1,6 @@
 """TFF's HDF5 files: ``examples/<client id>/<column>``, read without TFF."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import h5py
@@ -29,7 +29,7 @@ def clients(source: str) -> Iterator[tuple[str, Table]]:
         raise DataError(f"{source} is not an HDF5 file: {error}.") from error
 
 
-def table(source: str, text_columns: Sequence[str] = ()) -> Table:
+def table(source: str, text_columns: Iterable[str] | None = None) -> Table:
     """All clients' rows, with their ids in the column ``"client_id"``.
 
     Args:

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from fedtrain.data.readers.storage import open_binary
 from fedtrain.data.tables import Table, table_of
 
 
-def table(source: str, text_columns: Sequence[str] = ()) -> Table:
+def table(source: str, text_columns: Iterable[str] | None = None) -> Table:
     """The arrays of an npz file, one row for each entry of their first dimension.
 
     Args:

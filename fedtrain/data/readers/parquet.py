@@ -1,6 +1,6 @@
 """Parquet files, by pyarrow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from fedtrain.core.errors import DataError
 from fedtrain.data.readers.storage import open_binary
@@ -15,7 +15,7 @@ except ImportError as error:
     ) from error
 
 
-def table(source: str, text_columns: Sequence[str] = ()) -> Table:
+def table(source: str, text_columns: Iterable[str] | None = None) -> Table:
     """The rows of a Parquet file; lists of equal length become arrays.
 
     Args:

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,14 @@ def read_table(source: str | Path, **options: Any) -> Table:
 def client_tables(
     source: str | Path,
     *,
-    text_columns: Sequence[str] = (),
+    text_columns: Mapping[str, Collection[str] | None] | None = None,
     format: str | None = None,
     **options: Any,
 ) -> list[tuple[str, Table]]:
-    """The columns of each file that ``source`` names, with the file's name."""
+    """The columns of each file that ``source`` names, with the file's name.
+
+    ``text_columns`` is as for ``fedtrain.data.readers.csv.table``.
+    """
     given = str(source)
     is_sql = _is_sql(format, **options)
     files = [given] if is_sql else expanded(given)
@@ -254,12 +257,17 @@ def _with_label(roles: dict[str, str | None], table: Table) -> dict[str, Any]:
 
 def _text_columns(
     schema: Schema | None, client: str | None, entity: str | None
-) -> list[str]:
-    named = [client, entity]
+) -> dict[str, Collection[str] | None]:
+    """Columns to read as texts; of those that may be missing, with all their texts."""
+    named = {client, entity}
+    found: dict[str, Collection[str] | None] = {}
     if schema is not None:
-        named += [schema.client, schema.entity]
-        named += [c.name for c in schema.features if c.kind == "category"]
-    return sorted({column for column in named if column is not None})
+        named |= {schema.client, schema.entity}
+        for column in schema.features:
+            if column.kind == "category":
+                listed = column.categories.values if column.categories else None
+                found[column.name] = listed if column.missing.allowed else None
+    return found | {column: None for column in named if column is not None}
 
 
 def _name(source: str | Path) -> str:

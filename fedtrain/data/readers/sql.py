@@ -1,6 +1,6 @@
 """Rows of a database, by any SQLAlchemy URL."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 import sqlalchemy
@@ -12,7 +12,7 @@ from fedtrain.data.tables import Table, table_of
 
 def table(
     source: str,
-    text_columns: Sequence[str] = (),
+    text_columns: Iterable[str] | None = None,
     query: str | None = None,
     table_name: str | None = None,
 ) -> Table:

@@ -1,6 +1,6 @@
 """TFRecord files of ``tf.train.Example``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from fedtrain.data.tables import Table
 _COMPRESSIONS = {".gz": "GZIP", ".zlib": "ZLIB"}
 
 
-def table(source: str, text_columns: Sequence[str] = ()) -> Table:
+def table(source: str, text_columns: Iterable[str] | None = None) -> Table:
     """The rows of a TFRecord file: one column for each feature.
 
     A feature of one value is a number or a text, one of several values an array.

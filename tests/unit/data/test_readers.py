@@ -100,7 +100,8 @@ def test_a_missing_value_is_refused_until_a_schema_allows_it(kind, tmp_path):
     rows.loc[2, "age"] = np.nan
     source, options = write(kind, tmp_path, rows)
     with pytest.raises(
-        DataError, match=r"loans.* client '007', row 2 .*'age', .*: a value is missing\."
+        DataError,
+        match=r"loans.* client '007', row 2 .*'age', .*: a value is missing\.",
     ):
         read(source, **ROLES, **options)
     looked_at = read(source, **ROLES, **options, allow_missing=True)
@@ -126,6 +127,34 @@ def test_each_file_is_a_client_and_empty_ones_are_kept(tmp_path):
     dataset = read(tmp_path / "*.csv", label="default", features=["age", "job"])
     assert list(dataset.client_ids) == ["bank_007", "bank_1", "bank_new"]
     assert dataset.num_examples().tolist() == [2, 2, 0]
+
+
+def test_a_word_for_nothing_is_a_text_among_words_and_missing_among_numbers(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("site,job,age,y\nNA,None,1,0\nB,cook,NA,1\nB,cook,3,1\n")
+    roles = {"label": "y", "client": "site"}
+    with pytest.raises(DataError, match=r"client 'B', row 1 .*'age', .*is missing"):
+        read(path, **roles)
+    looked_at = read(path, **roles, allow_missing=True)
+    assert list(looked_at.client_ids) == ["B", "NA"]
+    names = ("age", "age is missing", "job=None", "job=cook")
+    assert set(looked_at.info["feature_names"]) == set(names)
+    again = read(path, schema=schema_of(looked_at))
+    assert np.array_equal(again.examples.features, looked_at.examples.features)
+    path.write_text("site,job,age,y\nA,,1,0\n")
+    with pytest.raises(
+        DataError, match=r"row 0 .*'job', value nan: a value is missing"
+    ):
+        read(path, schema=schema_of(looked_at))
+
+
+def test_a_schema_says_which_words_for_nothing_are_texts(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("grade,y\n1,0\n10+,1\nNA,1\n")
+    schema = schema_of(read(path, label="y", allow_missing=True))
+    assert schema.features[0].categories.values == ("1", "10+")
+    rows = read(path, schema=schema).examples.features
+    assert rows.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]  # the last is missing
 
 
 def test_a_file_that_alone_matches_a_pattern_is_a_client_by_its_name(tmp_path):
