@@ -168,6 +168,14 @@ def test_a_file_that_alone_matches_a_pattern_is_a_client_by_its_name(tmp_path):
     assert "client_id" not in own.info["feature_names"]
 
 
+def test_files_that_say_themselves_who_their_clients_are_are_refused(tmp_path):
+    rows = frame().rename(columns={"bank": "client_id"})
+    for number in range(2):
+        rows.to_csv(tmp_path / f"part_{number}.csv", index=False)
+    with pytest.raises(DataError, match="'part_0' has a column 'client_id' of its own"):
+        read(tmp_path / "part_*.csv", label="default", client="client_id")
+
+
 def test_rows_of_a_query_have_no_file_for_a_client(tmp_path):
     rows = frame().drop(columns="bank")
     source, options = write("sql", tmp_path, rows)
