@@ -197,6 +197,9 @@ def _known_clients(rounds: RoundsSection, privacy: PrivacySection) -> Iterator[P
     elif rounds.num_regions is not None:
         why = "regions are dealt by the order of the clients: with one client fewer "
         why += "others change their region, and more than the bound moves"
+    elif rounds.secure_aggregation:
+        why = "each client adds a share of the noise: with one client fewer a sum has "
+        why += "less noise, and its spread alone would tell"
     else:
         return
     if privacy.neighboring_relation == "add_or_remove_one":

@@ -86,6 +86,7 @@ def test_whole_updates_of_clients_are_summed_in_whole_numbers() -> None:
         'privacy.unit="client"',
         'privacy.trust="distributed"',
         'privacy.sampling="full"',
+        'privacy.neighboring_relation="replace_special"',
         "privacy.accept_weak_privacy=true",
     ]
     config = checked_config(overridden(content, overrides), file="federation.toml")
@@ -137,6 +138,10 @@ def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
         ({"rounds__algorithm": '"fed_avg"'}, "rounds.algorithm"),
         ({"client__local_steps": 2}, "client.local_steps"),
         ({"rounds__weighted": "true"}, "rounds.weighted"),
+        (
+            {"privacy__unit": '"client"', "privacy__sampling": '"full"'},
+            "privacy.neighboring_relation",
+        ),
         ({"rounds__num_regions": 2}, "rounds.num_regions"),
         (
             {"rounds__num_regions": 3, "rounds__secure_aggregation": "false"},
