@@ -62,7 +62,7 @@ def _whole_numbers(config: ProjectConfig, chosen: PrivacyPlan, model: Model) -> 
     mechanism = integer_mechanism(config, chosen.calibrated(), model)
     lines = [
         "" if session is None else words_of(session),
-        "" if mechanism is None else words_of_ring(mechanism),
+        "" if mechanism is None else words_of_ring(mechanism, chosen.clipping_norm),
     ]
     return "".join(f"\n{line}" for line in lines if line)
 
