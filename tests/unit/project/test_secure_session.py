@@ -263,3 +263,8 @@ def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
     assert "as wide as alone" not in statement
     with pytest.raises(PrivacyError, match="Use grid_bits"):
         plan(path, ["privacy.grid_bits=30"])
+    # What is solved for is what has to fit: here so much noise that no ring holds it.
+    build(config_of(privacy__noise_multiplier=2, privacy__grid_bits=25), folder=Path())
+    tight = ["privacy.noise_multiplier=2", "privacy.grid_bits=25"]
+    with pytest.raises(PrivacyError, match="Use grid_bits"):
+        plan(path, [*tight, "privacy.target_epsilon=0.01"], solve_for="noise")
