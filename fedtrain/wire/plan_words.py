@@ -84,11 +84,21 @@ def _amounts(plan: Plan) -> str:
     sent, received = plan.contribution, plan.broadcast
     text = (
         f"Each round you receive {_size(received)} and send {_size(sent)}; "
-        f"in all you send at most {_bytes(num_bytes(sent) * plan.num_rounds)}"
+        f"{_in_all(plan, num_bytes(sent))}"
     )
+    if plan.secure_aggregation:
+        text += f", besides about {1 + 0.4 * len(plan.partners):.0f} kB of keys and "
+        text += "shares of keys each time"
     if plan.evaluation:
         text += f", and {_size(plan.evaluation)} in each evaluation round"
     return text + "."
+
+
+def _in_all(plan: Plan, sent_bytes: int) -> str:
+    if plan.privacy is None:
+        return f"in all {_bytes(sent_bytes * plan.num_rounds)}, if none is repeated"
+    attempts = plan.num_rounds + plan.privacy.further_attempts
+    return f"in all you send at most {_bytes(sent_bytes * attempts)}"
 
 
 def _receiver(plan: Plan) -> str:
