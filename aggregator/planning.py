@@ -167,7 +167,7 @@ def _masked(config: ProjectConfig) -> str:
     return (
         f"keys and shares of keys: {session.threshold} of {session.num_clients} "
         f"partners open the sum; {session.num_colluding} of them may work with the "
-        "operator and see no more"
+        "operator and see no more than the sum of the others"
     )
 
 
