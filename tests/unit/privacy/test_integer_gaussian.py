@@ -12,6 +12,7 @@ from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.core.keystream import KeyStream
 from fedtrain.privacy import accounting, events
 from fedtrain.privacy.discrete_gaussian import discrete_gaussian
+from fedtrain.privacy.distributed_gaussian import log2_wrap_probability
 from fedtrain.privacy.integer_gaussian import IntegerGaussian
 
 NUM = 70_000
@@ -94,6 +95,24 @@ def test_every_regional_sum_and_the_total_count_for_wraps():
     assert regions.log2_wrap_probability == whole.log2_wrap_probability
     assert dict(regions.mechanism().details)["num_regions"] == 2
     assert "num_regions" not in dict(whole.mechanism().details)
+
+
+def test_every_coordinate_of_every_sum_counts_for_wraps():
+    assert SHARES.log2_wrap_probability == log2_wrap_probability(
+        num_clients=10,
+        num_shares=10,
+        largest=GRID.largest_coordinate,
+        share=SHARES.share_variance,
+        num_coordinates=100 * NUM,
+    )
+
+
+def test_every_coordinate_of_every_sum_counts_for_the_distance():
+    few = {"noise_multiplier": 6.82e-5, "num_rounds": 1}
+    replace(SHARES, **few)
+    replace(SHARES, **few | {"num_rounds": 100, "grid": replace(GRID, num_weights=1)})
+    with pytest.raises(PrivacyError, match="provably"):
+        replace(SHARES, **few | {"num_rounds": 100})
 
 
 def test_shares_too_small_for_their_grid_are_refused():
