@@ -163,7 +163,7 @@ class Collector:
 
         if found is None or found.stage == "aborted" or not goes_on(found):
             # Only this thread plans: no other can take the number meanwhile.
-            call.before_attempt(self._book.next_attempt(call.kind, call.round_number))
+            call.before_attempt(self._attempt(call))
 
         def drafts() -> list[Draft]:
             old = self._book.find(call.kind, call.round_number)
@@ -177,6 +177,22 @@ class Collector:
 
         self.record(drafts)
         return self._state(call)
+
+    def _attempt(self, call: RoundCall) -> int:
+        """The number of an attempt that begins.
+
+        Raises:
+          TooFewClientsError: If the aggregator above asks for one that was made.
+        """
+        following = self._book.next_attempt(call.kind, call.round_number)
+        if call.attempt is None:
+            return following
+        if call.attempt < following:
+            raise TooFewClientsError(
+                f"Attempt {call.attempt} at round {call.round_number} was made here and"
+                " gave no sum. It is not made again: the next one is another."
+            )
+        return call.attempt
 
     def _resumed(
         self, state: RoundState, call: RoundCall, damaged: Sequence[str]
@@ -194,7 +210,7 @@ class Collector:
         state = RoundState(
             run_id=call.run_id,
             round_number=call.round_number,
-            attempt=self._book.next_attempt(call.kind, call.round_number),
+            attempt=self._attempt(call),
             kind=call.kind,
             stage="planned",
             cohort=call.cohort,
@@ -316,6 +332,7 @@ def _is_same(state: RoundState, call: RoundCall, broadcast: SpooledFile) -> bool
     return (
         state.cohort == call.cohort
         and state.is_secure == (call.secure is not None)
+        and call.attempt in (None, state.attempt)
         and state.contribution == tuple(call.contribution)
         and state.broadcast_sha256 == broadcast.sha256
         and state.info == json.loads(json.dumps(dict(call.info)))

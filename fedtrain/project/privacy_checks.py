@@ -116,12 +116,6 @@ def _regions(config: ProjectConfig, num_regions: int) -> Iterator[Problem]:
             value=rounds.sampler,
             allowed='"full"; or leave out rounds.num_regions',
         )
-    if config.service is not None:
-        yield superfluous(
-            "rounds.num_regions",
-            num_regions,
-            "a federation is served by one aggregator; regions are simulated only",
-        )
 
 
 def _distributed(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Problem]:

@@ -92,6 +92,13 @@ def _amounts(plan: Plan) -> str:
 
 
 def _receiver(plan: Plan) -> str:
+    rounds = _section(plan.task["sections"], "rounds")
+    if plan.secure_aggregation and rounds.get("num_regions") is not None:
+        return (
+            "The aggregator of your region sees only the sum over your region's "
+            "partners, who took part, and by the model that of the other regions "
+            f"together; {plan.operator}, above the regions, sees only the sum of all."
+        )
     if plan.secure_aggregation:
         return (
             f"{plan.operator}, which runs the aggregator, sees only the sum over the "

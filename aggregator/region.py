@@ -1,0 +1,219 @@
+"""A regional aggregator: towards its partners an aggregator, above it a partner.
+
+The two halves are those that there are. Below, sessions, journal and port are of this
+region's own authority; above, an agent with a home of its own answers the sessions of
+the regional aggregators, and its work is the sum that the region has opened.
+"""
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from aggregator import authority
+from aggregator.home import Federation, current_run, found, note_run
+from aggregator.journal import Journal
+from aggregator.memory import give_memory_back
+from aggregator.open_run import OpenRun, opened_run, seen_lately, tell_the_end
+from aggregator.regional_sum import NoRows, RegionalSum
+from aggregator.rounds import RunStoppedError
+from aggregator.secure_terms import SecureTerms, check_all_admitted, secure_terms
+from aggregator.serve import end_stopped
+from clients.agent import Agent, Event, Local
+from clients.home import Home
+from clients.patience import Patience
+from clients.served import served_plan
+from clients.transport import Transport, caller_of
+from fedtrain.core.errors import ConfigError, StoppedError
+from fedtrain.core.files import write_atomically
+from fedtrain.project.agreed_session import is_regional
+from fedtrain.project.config import ServiceSection
+from fedtrain.project.read import checked_config
+from fedtrain.project.run_folder import STOPPED
+from fedtrain.project.toml_text import toml_text
+from fedtrain.wire.acceptance import accept
+from fedtrain.wire.enrolment import Invitation
+from fedtrain.wire.plan import Plan
+
+_LOG = logging.getLogger(__name__)
+# Keys are waited for longer: of all five steps six deadlines, and some to send the sum.
+_MAX_DEADLINES = 2
+_DEADLINES = _MAX_DEADLINES + 6
+
+
+def region_of(invitation: Invitation, path: Path, *, addresses: dict[str, str]) -> str:
+    """Makes a regional aggregator's folder: authority, settings and the top's plan.
+
+    Args:
+      invitation: From the operator above, for this region.
+      path: The new folder.
+      addresses: ``address``, ``page`` and others of ``[service]`` that are the region's
+        own; ``host`` is in the server's certificate.
+
+    Returns:
+      The fingerprint of the region's key, which its partners compare by phone.
+
+    Raises:
+      ConfigError: If the invitation is not for a regional aggregator.
+    """
+    plan, region = invitation.parsed_plan(), invitation.client_id
+    if not is_regional(plan, region):
+        raise ConfigError(
+            f"The invitation of {region} is not for a regional aggregator: with "
+            "rounds.num_regions they are called region-00, region-01 and so on."
+        )
+    host = addresses.get("host", "localhost")
+    name = f"{plan.name}-{region}"
+    made = authority.init(path / "authority", name=name, hosts=[host])
+    federation = Federation(path, path / "federation.toml", name, region)
+    settings = _settings(plan, addresses | {"host": host})
+    write_atomically(federation.project, settings)
+    federation.config()
+    federation.write_plan(plan)
+    found(federation)
+    return made.fingerprint
+
+
+def serve_region(
+    federation: Federation, invitation: Invitation, home: Home, *, console: Console
+) -> None:
+    """Takes part for a region until the run above has ended; resumable at any moment.
+
+    Args:
+      federation: The region's folder, from ``region_of``.
+      invitation: From the operator above.
+      home: With the keys and the policy towards the aggregator above.
+      console: Where it is said what is served.
+
+    Raises:
+      ConfigError: If the folder is of another region or plan, or waits too long.
+      StoppedError: If the run was stopped, above or here; partners were told.
+      RunStoppedError: If the operator has paused it here.
+    """
+    give_memory_back()
+    plan = _agreed_plan(federation, invitation)
+    secure = _terms(federation, plan)
+    with ExitStack() as stack:
+        stack.enter_context(home.alone())
+        accept(invitation, home.path)
+        above = stack.enter_context(Transport(caller_of(invitation, home)))
+        service = federation.service()
+        journal = Journal(federation.journal, service.database)
+        stack.callback(journal.close)
+        run_id = current_run(federation) or _run_above(above, invitation)
+        note_run(federation, run_id)
+        opened = opened_run(federation, journal, run_id, stack, console)
+        stack.callback(opened.rounds.stop)
+        if opened.rounds.book.ending is not None:
+            tell_the_end(opened, console, everybody=True)
+            return
+        work = RegionalSum(opened.rounds, plan=plan, secure=secure, service=service)
+        agent = Agent(above, home, invitation, _local(work, secure, opened))
+        try:
+            _take_part(agent, work, opened, console)
+        except (RunStoppedError, StoppedError):
+            end_stopped(federation, opened, console)
+            raise
+
+
+def _take_part(
+    agent: Agent, work: RegionalSum, opened: OpenRun, console: Console
+) -> None:
+    """Until the end above, which the region's partners are told in turn."""
+    try:
+        agent.run()
+    except StoppedError as error:
+        if work.has_ended:
+            opened.rounds.finish(STOPPED, str(error))
+            tell_the_end(opened, console)
+        raise
+    opened.rounds.finish("finished", "the run above the regions is finished")
+    tell_the_end(opened, console)
+
+
+def _local(work: RegionalSum, secure: SecureTerms, opened: OpenRun) -> Local:
+    def waits_for() -> str:
+        if opened.stopper.request is not None:
+            raise RunStoppedError("The operator has stopped this region.")
+        seen = seen_lately(opened).items()
+        here = [n for n, one in seen if n in secure.keys and one.status == "ready"]
+        least = secure.parameters.threshold
+        if len(here) >= least:
+            return ""
+        return f"{len(here)} of at least {least} partners are here"
+
+    return Local(
+        work_of=lambda plan: work,
+        odometer_of=lambda plan: NoRows(),
+        tell=_told,
+        waits_for=waits_for,
+    )
+
+
+def _agreed_plan(federation: Federation, invitation: Invitation) -> Plan:
+    """The plan of both levels, which is one."""
+    plan = federation.plan()
+    if federation.region != invitation.client_id:
+        raise ConfigError(
+            f"{federation.path} is of {federation.region or 'no region'}, and the "
+            f"invitation is for {invitation.client_id}. Name another --home."
+        )
+    if plan.sha256 != invitation.plan_sha256:
+        raise ConfigError(
+            f"{federation.path} has the plan {plan.sha256[:16]}, which its partners "
+            f"approve, and the invitation {invitation.plan_sha256[:16]}. A new plan is "
+            "a new region: `fedtrain-aggregator region init --home`."
+        )
+    _check_deadlines(federation.service(), plan)
+    return plan
+
+
+def _terms(federation: Federation, plan: Plan) -> SecureTerms:
+    """Of the plan itself: no setting of the region's own can change them."""
+    config = checked_config(dict(plan.task["sections"]), file="the plan")
+    known, region = federation.authority(), federation.region
+    if current_run(federation) is None:
+        check_all_admitted(config, known, region=region)
+    terms = secure_terms(config, known, plan_sha256=plan.sha256, region=region)
+    if terms is None:
+        raise ConfigError(f"The plan {plan.name} has no secure aggregation.")
+    return terms
+
+
+def _check_deadlines(service: ServiceSection, plan: Plan) -> None:
+    most_s = (service.max_deadlines + 4) * service.deadline_s
+    if most_s > plan.deadline_s:
+        raise ConfigError(
+            f"The region's five steps may take {most_s:g} s, and the aggregator above "
+            f"waits {plan.deadline_s:g} s for their sum. Lower service.deadline_s "
+            f"(now {service.deadline_s:g}) or service.max_deadlines "
+            f"({service.max_deadlines}) in the region's federation.toml."
+        )
+
+
+def _run_above(above: Transport, invitation: Invitation) -> str:
+    """The run that is served above; it is waited for."""
+    patience = Patience(reconnect=above.reconnect, tell=_LOG.info)
+    hello = patience.until_answered(above.hello)
+    served_plan(hello, invitation)
+    return hello.run_id
+
+
+def _settings(plan: Plan, addresses: dict[str, str]) -> str:
+    """The region's project file: the plan's sections, and where it is to be found."""
+    sections = dict(plan.task["sections"])
+    own = {name: text for name, text in addresses.items() if name != "host"}
+    sections["service"] = {
+        **sections["service"],  # type: ignore[dict-item] # a table
+        **own,
+        "hosts": [addresses["host"]],
+        "deadline_s": plan.deadline_s / _DEADLINES,
+        "max_deadlines": _MAX_DEADLINES,
+    }
+    head = "# Of a regional aggregator. Only [service] may be changed here."
+    return f"{head}\n{toml_text(sections)}"
+
+
+def _told(event: Event) -> None:
+    _LOG.info("above: %s", event.text)

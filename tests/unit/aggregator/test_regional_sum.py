@@ -1,0 +1,122 @@
+"""A region's sum as one contribution above: each attempt is made once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from aggregator.regional_sum import NoRows, RegionalSum
+from aggregator.rounds import RunStoppedError
+from clients.work import NoAnswerError, RoundTask
+from fedtrain.core.errors import LedgerError
+from fedtrain.project.config import ServiceSection
+from tests.unit.aggregator.light_round import Collecting, opened, until
+from tests.unit.aggregator.secure_round import (
+    CALL,
+    NAMES,
+    PATIENCE_S,
+    TERMS,
+    WORDS,
+    Partners,
+    pb,
+)
+
+SERVICE = ServiceSection(
+    clients=list(NAMES), rows_per_client=1, deadline_s=1000.0, max_deadlines=1
+)
+PLAN = SimpleNamespace(contribution=CALL.contribution)
+STEPS = (pb.KEYS, pb.SHARES, pb.INPUT, pb.CONSISTENCY, pb.UNMASKING)
+
+
+@pytest.fixture
+def rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr("aggregator.collector._POLL_S", 0.01)
+    journal, found = opened(tmp_path)
+    yield found
+    found.stop()
+    journal.close()
+
+
+@pytest.fixture
+def work(rounds):
+    return RegionalSum(rounds, plan=PLAN, secure=TERMS, service=SERVICE)
+
+
+def asked(round_number=0, attempt=0):
+    return RoundTask("run", round_number, attempt, "train", "ab" * 32, {})
+
+
+def computed(work, task):
+    """The sum of all three partners."""
+    computing = Collecting(_Collects(work), task)
+    partners = Partners(work._rounds)
+    for step in STEPS:
+        partners.answer(step)
+    return computing.done()
+
+
+class _Collects:
+    """Looks like ``Rounds`` to ``Collecting``."""
+
+    def __init__(self, work):
+        self.collect = lambda task: work.compute(task, CALL.broadcast)
+        self.book = work._rounds.book
+
+
+def test_the_answer_is_the_regions_sum_and_costs_nothing_here(work, rounds):
+    (found,) = computed(work, asked(attempt=3))
+    np.testing.assert_array_equal(found, np.full(WORDS, 1 + 2 + 3, np.uint32))
+    assert rounds.book.find("train", 0).attempt == 3
+    assert work.cost(asked()) is None
+    # The same attempt again asks nobody and gives the same sum.
+    (again,) = work.compute(asked(attempt=3), CALL.broadcast)
+    np.testing.assert_array_equal(again, found)
+    (later,) = computed(work, asked(round_number=1))
+    np.testing.assert_array_equal(later, found)
+    assert rounds.book.find("train", 0).stage == "committed"
+
+
+def test_an_attempt_that_gave_no_sum_is_not_made_again(work, rounds):
+    computing = Collecting(_Collects(work), asked())
+    partners = Partners(rounds)
+    for step in STEPS[:2]:
+        partners.answer(step)
+    until(lambda: rounds.task_for("ada").step == pb.INPUT, PATIENCE_S)
+    rounds._desk.steps.failed = dict.fromkeys(NAMES, "it is gone")
+    with pytest.raises(NoAnswerError, match="This region has no sum"):
+        computing.done()
+    with pytest.raises(NoAnswerError, match="Attempt 0 at round 0 was made here"):
+        work.compute(asked(), CALL.broadcast)
+    assert rounds.book.find("train", 0).stage == "aborted"
+    (found,) = computed(work, asked(attempt=1))
+    np.testing.assert_array_equal(found, np.full(WORDS, 6, np.uint32))
+
+
+def test_a_region_started_again_in_the_middle_has_lost_the_attempt(tmp_path):
+    journal, rounds = opened(tmp_path)
+    work = RegionalSum(rounds, plan=PLAN, secure=TERMS, service=SERVICE)
+    computing = Collecting(_Collects(work), asked())
+    partners = Partners(rounds)
+    for step in STEPS[:2]:
+        partners.answer(step)
+    until(lambda: rounds.task_for("ada").step == pb.INPUT, PATIENCE_S)
+    rounds.stop()
+    with pytest.raises(RunStoppedError):
+        computing.done()
+    journal.close()
+    journal, rounds = opened(tmp_path)
+    again = RegionalSum(rounds, plan=PLAN, secure=TERMS, service=SERVICE)
+    with pytest.raises(NoAnswerError, match="was made here"):
+        again.compute(asked(), CALL.broadcast)
+    assert rounds.task_for("ada").kind == pb.WAIT
+    journal.close()
+
+
+def test_who_has_no_rows_is_charged_nothing(work):
+    odometer = NoRows()
+    with pytest.raises(LedgerError, match="no rows to charge"):
+        odometer.charge(asked(), None, max_epsilon=1.0)
+    assert (odometer.spent(), odometer.head()["length"]) == ({}, 0)
+    assert not work.has_ended
+    work.forget()
+    assert work.has_ended

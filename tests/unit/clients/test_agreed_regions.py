@@ -1,0 +1,69 @@
+"""What each party of a plan with regions has agreed to, by the plan alone."""
+
+from types import SimpleNamespace
+
+import pytest
+from regional_banks import NAMES, REGIONS, members_of, regional_plan
+from secure_banks import SECTIONS, secure_plan
+
+from aggregator.region import _check_deadlines
+from clients.pins import keys_of_partners
+from fedtrain.core.errors import ConfigError
+from fedtrain.project.agreed_session import agreed_session, is_regional, partners_of
+from fedtrain.project.read import checked_config
+from fedtrain.project.secure_session import TOP, served_sessions
+
+
+def test_a_partner_agrees_to_the_session_of_its_region():
+    plan = regional_plan()
+    found = {name: agreed_session(plan, name) for name in (*NAMES, *REGIONS)}
+    sizes = {name: one.parameters.num_clients for name, one in found.items()}
+    assert [sizes[n] for n in ("bank-a", "bank-e", "bank-j", *REGIONS)] == [
+        *(4, 3, 3),
+        *(3, 3, 3),
+    ]
+    for region in REGIONS:
+        for name in members_of(region):
+            assert found[name].members == members_of(region)
+    # The noise is for the weakest region, whichever a partner is in.
+    assert {found[name].parameters.num_honest_survivors for name in NAMES} == {2}
+    assert found["region-00"].members == REGIONS
+    assert [is_regional(plan, name) for name in ("bank-a", "region-00")] == [0, 1]
+    assert not is_regional(secure_plan(), "region-00")
+
+
+def test_keys_of_another_region_count_for_nothing():
+    keys = dict.fromkeys((*NAMES, *REGIONS), "key")
+    plan = regional_plan()
+    found = keys_of_partners(keys, plan=plan, client_id="bank-f")
+    assert set(found) == set(members_of("region-01"))
+    found = keys_of_partners(keys, plan=plan, client_id="region-02")
+    assert set(found) == set(REGIONS)
+    assert partners_of(secure_plan(), "bank-a") == set(SECTIONS["service"]["clients"])
+    with pytest.raises(ConfigError, match="'bank-z' is in no session"):
+        partners_of(plan, "bank-z")
+
+
+def test_a_lowered_threshold_of_the_plan_is_another_session():
+    assert agreed_session(regional_plan(), "bank-a").parameters.threshold == 3
+    with pytest.raises(ConfigError, match="threshold must be from 3 to 4"):
+        agreed_session(regional_plan(threshold=2), "bank-a")
+
+
+def test_a_partner_that_is_called_like_a_region_is_refused():
+    clients = ["region-00", *NAMES[1:]]
+    tables = SECTIONS | {
+        "rounds": SECTIONS["rounds"] | {"num_regions": 3},
+        "service": {"clients": clients, "rows_per_client": 10},
+    }
+    with pytest.raises(ConfigError, match="Rename these partners"):
+        served_sessions(checked_config(tables, file="test"))
+    plain = served_sessions(checked_config(SECTIONS, file="test"))
+    assert list(plain) == [TOP]
+
+
+def test_a_region_waits_less_than_the_aggregator_above():
+    service = SimpleNamespace(deadline_s=100.0, max_deadlines=2)
+    _check_deadlines(service, SimpleNamespace(deadline_s=600.0))
+    with pytest.raises(ConfigError, match=r"may take 600 s.*waits 599 s"):
+        _check_deadlines(service, SimpleNamespace(deadline_s=599.0))
