@@ -17,6 +17,7 @@ from regional_banks import (
 from test_secure_rounds import until
 
 from aggregator.cli import main as operator
+from aggregator.page_state import Shown, page_state
 from aggregator.rounds import RunStoppedError
 from aggregator.standing import standing
 from aggregator.stopping import stop_run
@@ -68,6 +69,11 @@ def test_every_round_gives_the_top_the_sum_of_all_and_each_region_its_own(region
     for bank in regions.banks.values():
         assert len(bank.odometer.charged) == 2
     for name, federation in regions.federations.items():
+        shown = Shown(
+            federation, regions.plan, federation.authority(), regions.below[name], {}
+        )
+        listed = [one["client_id"] for one in page_state(shown)["partners"]]
+        assert listed == list(members_of(name))
         (kept,) = federation.spool.glob("train-1*/*")  # the sum of the last round
         found = np.frombuffer(kept.read_bytes(), np.uint32)
         np.testing.assert_array_equal(found, sum_of(members_of(name), 1))
