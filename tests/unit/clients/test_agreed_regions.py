@@ -7,11 +7,15 @@ from regional_banks import NAMES, REGIONS, members_of, regional_plan
 from secure_banks import SECTIONS, secure_plan
 
 from aggregator.region import _check_deadlines
+from clients.home import Home
 from clients.pins import keys_of_partners
+from clients.policy import policy_for
+from clients.secure import SecurePart
 from fedtrain.core.errors import ConfigError
 from fedtrain.project.agreed_session import agreed_session, is_regional, partners_of
 from fedtrain.project.read import checked_config
 from fedtrain.project.secure_session import TOP, served_sessions
+from fedtrain.wire.identity import new_keys
 
 
 def test_a_partner_agrees_to_the_session_of_its_region():
@@ -30,6 +34,21 @@ def test_a_partner_agrees_to_the_session_of_its_region():
     assert found["region-00"].members == REGIONS
     assert [is_regional(plan, name) for name in ("bank-a", "region-00")] == [0, 1]
     assert not is_regional(secure_plan(), "region-00")
+
+
+@pytest.mark.parametrize(
+    ("name", "least_clients"), [("bank-a", 4), ("bank-e", 4), ("region-00", 3)]
+)
+def test_a_roster_is_held_to_the_session_of_the_plan(tmp_path, name, least_clients):
+    plan = regional_plan()
+    key = new_keys(tmp_path / name).identity_text
+    part = SecurePart(Home(tmp_path / name, name), operator_key=key, means=None)
+    # A regional aggregator's policy counts partners, and its session regions.
+    policy = policy_for(plan).model_copy(update={"min_cohort": 4})
+    found = part._approval(SimpleNamespace(plan=plan), policy)
+    assert found.plan_sha256.hex() == plan.sha256
+    assert (found.least_clients, found.least_threshold) == (least_clients, 3)
+    assert (found.least_honest_survivors, found.least_colluding) == (2, 1)
 
 
 def test_keys_of_another_region_count_for_nothing():
