@@ -7,7 +7,7 @@ and the files of releases. No TensorFlow is needed.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from aggregator.events import Event, Head
 from aggregator.head_file import HeadFile
 from aggregator.home import Federation, current_run
 from aggregator.journal import head_path, stored_events
-from aggregator.saved_checkpoint import checkpoints, read_checkpoint
+from aggregator.saved_checkpoint import read_checkpoint
 from fedtrain.core.errors import (
     CheckpointError,
     ConfigError,
@@ -28,6 +28,7 @@ from fedtrain.core.errors import (
 )
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.run_folder import RunFolder
+from fedtrain.rounds.checkpoint_file import generations, ledger_heads
 
 
 class Check(NamedTuple):
@@ -59,7 +60,7 @@ def audit(federation: Federation) -> list[Check]:
         _checked("run folder", partial(_settings, folder)),
         *(
             _checked(f"checkpoint {path.name}", partial(_state, path, events))
-            for path in checkpoints(folder)
+            for path in reversed(generations(folder.checkpoints))
         ),
         _checked("privacy ledger", partial(_ledger, folder)),
         _checked("partners' logs", partial(_heads, federation, events)),
@@ -158,14 +159,13 @@ def _ledger(folder: RunFolder) -> str:
     path = folder.read_json(folder.info).get("ledger")
     if path is None:
         return "none: the run has no [privacy]"
-    if not Path(path).exists() and checkpoints(folder):
+    if not Path(path).exists() and generations(folder.checkpoints):
         raise LedgerError(
             f"{path} is not there, though the run has charged it. Put it back from "
             "where it is backed up; a new one would forget what was spent."
         )
     ledger = Ledger(path)
-    for saved in checkpoints(folder):
-        head = _ledger_head(saved)
+    for head in ledger_heads(folder.checkpoints):
         if head is not None:
             ledger.expect(head)
     return f"{ledger.head()['length']} entries, none missing; {path}"
@@ -173,13 +173,6 @@ def _ledger(folder: RunFolder) -> str:
 
 def _heads(federation: Federation, events: list[Event]) -> str:
     return check_heads(events, federation.authority().partners())
-
-
-def _ledger_head(path: Path) -> Mapping[str, Any] | None:
-    try:
-        return read_checkpoint(path).ledger_head
-    except CheckpointError:  # told of by itself
-        return None
 
 
 def _release(folder: Path) -> str:

@@ -123,7 +123,20 @@ def admit(
     if format is Format.json:
         show_json({"client_id": asked.client_id, "invitation": str(path)})
         return
-    show_text(f"Admitted {asked.client_id}. Send it {path}; there is no secret in it.")
+    show_text(f"Admitted {asked.client_id}. {_next_of(federation, path)}")
+
+
+def _next_of(federation: Federation, invitation: Path) -> str:
+    """What is done with a new invitation; alone it has not the keys of all."""
+    if not federation.plan().secure_aggregation:
+        return f"Send it {invitation}; there is no secret in it."
+    names, admitted = federation.partners(), federation.authority().roster()
+    missing = [name for name in names if name not in admitted]
+    once = f"once {', '.join(missing)} are in, too" if missing else "now, as all are in"
+    return (
+        f"Invite all {once}: `fedtrain-aggregator partners invite {' '.join(names)}`. "
+        "For secure aggregation an invitation has the keys of all partners."
+    )
 
 
 @app.command()

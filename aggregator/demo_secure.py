@@ -95,7 +95,8 @@ def demo_secure(
         finally:
             is_over.set()
             loses.join()
-        shell.wait()
+        # On a slow machine all rounds are over before its program is up again.
+        shell.wait(may_be_late=_KILLED)
     shell.run("fedtrain-client", "audit", "verify", _KILLED)
     seen = what_was_seen(federation_in(folder / "aggregator-home"))
     if not loses.has_killed:
@@ -170,22 +171,33 @@ def what_was_seen(federation: Federation) -> dict[str, Any]:
 
 def _could(plan: Plan) -> list[str]:
     size = num_bytes(plan.contribution)
-    promise = plan.privacy
-    epsilon = promise.epsilon if promise else float("inf")
     return [
         "who took part, when, and who was lost at which step (the table above)",
         f"of each partner and round {size} bytes, which masks make look random, and "
         "some thousand bytes of keys, sealed shares and signatures",
         "of each round the sum of those in it, with the noise of all of them in it: "
-        f"epsilon {epsilon:.3g} for a row, all rounds together",
+        f"{_promised(plan)}",
     ]
+
+
+def _promised(plan: Plan) -> str:
+    promise = plan.privacy
+    if promise is None:
+        return "without a bound on what it tells of a row"
+    claimed = promise.amplification or "no amplification by sampling is claimed"
+    return (
+        f"epsilon at most {promise.epsilon:.3g} for all rounds and further attempts "
+        f"together (unit {promise.unit}, {promise.neighboring_relation}, delta "
+        f"{promise.delta:g}, trust {promise.trust}, {promise.accountant}, {claimed})"
+    )
 
 
 _COULD_NOT = [
     "a row, a gradient or a contribution of any single partner, also not of the one "
     "that was killed",
     "a sum without noise, or a sum over fewer partners than the threshold",
-    "either of them together with one partner that shows it all it knows",
+    "together with one partner that shows it all it knows: more than the sum of the "
+    "others in the round, with their noise in it",
 ]
 
 

@@ -72,8 +72,11 @@ class Shell:
             self._beside[name] = process
             yield
 
-    def wait(self) -> None:
+    def wait(self, *, may_be_late: str = "") -> None:
         """Until every program in the background has ended well.
+
+        Args:
+          may_be_late: One that may have come when there was nothing left to do.
 
         Raises:
           DemoFailedError: If one has not, soon.
@@ -83,7 +86,9 @@ class Shell:
                 code = process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 code = -1
-            if code:
+            if code == -1 and name == may_be_late:
+                note(f"{name} was back too late to hear that the run has ended.\n")
+            elif code:
                 raise DemoFailedError(
                     f"{name} did not end well (exit code {code}); see "
                     f"{self._log_of(name)}."

@@ -175,13 +175,13 @@ def _masked(config: ProjectConfig) -> str:
         return (
             f"keys and shares of keys: {sessions[0].threshold} of "
             f"{sessions[0].num_clients} partners open the sum; {colluding} of them may "
-            "work with the operator and see no more"
+            "work with the operator and see no more than the sum of the others"
         )
     least = min(session.threshold for session in sessions)
     return (
         f"keys and shares of keys: in each of {len(sessions)} regions at least {least} "
         f"partners open their sum to its aggregator; {colluding} of them may work with "
-        "it and see no more"
+        "it and see no more than the sum of the others"
     )
 
 

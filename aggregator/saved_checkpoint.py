@@ -1,15 +1,14 @@
 """What a checkpoint's file says of itself, without TensorFlow and in little memory."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from fedtrain.core.errors import CheckpointError
 from fedtrain.project.run_folder import RunFolder
-from fedtrain.rounds.checkpoint_file import arrays_in, intact_header
+from fedtrain.rounds.checkpoint_file import arrays_in, generations, intact_header
 
 
 class SavedCheckpoint(NamedTuple):
@@ -18,17 +17,10 @@ class SavedCheckpoint(NamedTuple):
     Attributes:
       rounds_done: How many rounds are in it.
       state_sha256: Of its arrays, as the journal notes it.
-      ledger_head: How long the privacy ledger was; None without privacy.
     """
 
     rounds_done: int
     state_sha256: str
-    ledger_head: Mapping[str, Any] | None
-
-
-def checkpoints(folder: RunFolder) -> list[Path]:
-    """The checkpoints of a run, the oldest first."""
-    return sorted(folder.checkpoints.glob("round-*.ckpt"))
 
 
 def read_checkpoint(path: Path) -> SavedCheckpoint:
@@ -41,9 +33,7 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
         header = intact_header(file)
         if header is None:
             raise CheckpointError(f"{path} is damaged: it does not match its own hash.")
-        return SavedCheckpoint(
-            header["round_number"], _state_sha256(file), header["ledger_head"]
-        )
+        return SavedCheckpoint(header["round_number"], _state_sha256(file))
 
 
 def newest_intact(folder: RunFolder) -> SavedCheckpoint | None:
@@ -52,8 +42,8 @@ def newest_intact(folder: RunFolder) -> SavedCheckpoint | None:
     Raises:
       CheckpointError: If there are checkpoints, but each is damaged.
     """
-    found = checkpoints(folder)
-    for path in reversed(found):
+    found = generations(folder.checkpoints)
+    for path in found:
         try:
             return read_checkpoint(path)
         except CheckpointError:

@@ -29,9 +29,9 @@ Encoded = npt.NDArray[np.int32]
 Ring = npt.NDArray[np.uint32]
 
 RING_BITS = 32
+MOST_GRID_BITS = 30
 # Each attempt is within the bound with a chance of at least 1 - exp(-1/2).
 _ATTEMPTS = 64
-_MOST_GRID_BITS = 30
 _BLOCK = 1 << 16
 
 
@@ -69,9 +69,9 @@ class FixedPoint:
             num_weights=self.num_weights, grid_bits=self.grid_bits, largest=self.largest
         )
         validate.one_of(("contribution", "unit"), bounded=self.bounded)
-        if self.grid_bits > _MOST_GRID_BITS or self.largest > 1 << 30:
+        if self.grid_bits > MOST_GRID_BITS or self.largest > 1 << 30:
             raise ConfigError(
-                f"grid_bits must be at most {_MOST_GRID_BITS} and largest at most "
+                f"grid_bits must be at most {MOST_GRID_BITS} and largest at most "
                 f"2^30, got {self.grid_bits} and {self.largest}."
             )
 

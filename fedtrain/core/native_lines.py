@@ -16,6 +16,7 @@ def stderr_into(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
+        sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
 
@@ -27,10 +28,7 @@ def stderr_without(*starts: str) -> Iterator[None]:
     with tempfile.TemporaryFile() as written:
         try:
             with stderr_into(written.fileno()):
-                try:
-                    yield
-                finally:
-                    sys.stderr.flush()
+                yield
         finally:
             written.seek(0)
             lines = [line for line in written if not line.startswith(dropped)]

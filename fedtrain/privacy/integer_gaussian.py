@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedtrain.aggregation.fixed_point import FixedPoint, Ring
+from fedtrain.aggregation.fixed_point import MOST_GRID_BITS, FixedPoint, Ring
 from fedtrain.core import validate
 from fedtrain.core.errors import PrivacyError
 from fedtrain.core.keystream import WordSource
@@ -172,6 +172,11 @@ class IntegerGaussian:
             num_coordinates=self._num_sums * grid.num_weights,
         )
 
+    def _distance_on(self, grid: FixedPoint) -> float:
+        share = share_of(self._variance_on(grid), self.num_honest)
+        one = distance_to_gaussian(share, self.num_honest)
+        return one * grid.num_weights * self._num_sums
+
     def _event(self) -> Any:
         if self.unit == "client":
             return events.gaussian(self.noise_multiplier)
@@ -216,16 +221,21 @@ class IntegerGaussian:
             )
 
     def _check_distance(self) -> None:
-        one = distance_to_gaussian(self.share_variance, self.num_honest)
-        distance = one * self.grid.num_weights * self._num_sums
+        distance = self._distance_on(self.grid)
         if distance > MOST_DISTANCE:
             raise PrivacyError(
                 f"A share of noise has a standard deviation of "
                 f"{math.sqrt(self.share_variance):.3g} grid units, so that sums of "
                 f"shares are not provably like Gaussian noise ({distance:.3g}, at most "
-                f"{MOST_DISTANCE:.3g}). Use a finer grid: grid_bits above "
-                f"{self.grid.grid_bits}."
+                f"{MOST_DISTANCE:.3g}). {self._finer_grid()}"
             )
+
+    def _finer_grid(self) -> str:
+        """The coarsest grid on which shares are wide enough, all else being equal."""
+        for bits in range(self.grid.grid_bits + 1, MOST_GRID_BITS + 1):
+            if self._distance_on(replace(self.grid, grid_bits=bits)) <= MOST_DISTANCE:
+                return f"Use a finer grid: grid_bits = {bits}."
+        return "No grid is fine enough: use more noise, or count on fewer honest ones."
 
     def _check_ring(self) -> None:
         if self.log2_wrap_probability <= MOST_LOG2_WRAP:

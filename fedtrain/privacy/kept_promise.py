@@ -20,7 +20,7 @@ def check_mechanisms(plan: PrivacyPlan, mechanisms: tuple[Mechanism, ...]) -> No
                 f"the {mechanism.name} mechanism gives {mechanism.unit!r}, "
                 f"{mechanism.trust!r}."
             )
-        _check_regions(plan, mechanism)
+        _check_shares(plan, mechanism)
 
 
 def check_sampler(
@@ -43,12 +43,14 @@ def check_sampler(
         )
 
 
-def _check_regions(plan: PrivacyPlan, mechanism: Mechanism) -> None:
-    in_regions = dict(mechanism.details).get("num_regions", 1) > 1
-    adds = (plan.unit, plan.neighboring_relation) == ("client", "add_or_remove_one")
-    if in_regions and adds:
+def _check_shares(plan: PrivacyPlan, mechanism: Mechanism) -> None:
+    """Refuses neighbours of which one has a client, and so a share of noise, less."""
+    if (plan.unit, plan.neighboring_relation) != ("client", "add_or_remove_one"):
+        return
+    if mechanism.trust == "distributed":
         raise PrivacyError(
-            "Regions are dealt by the order of the clients: with one client fewer "
-            "others change their region, so neighboring_relation 'add_or_remove_one' "
-            "does not hold for clients. Use 'replace_special' or 'replace_one'."
+            "Each client adds a share of the noise (and regions are dealt by the order "
+            "of the clients): with one client fewer a sum has less noise, which tells, "
+            "so neighboring_relation 'add_or_remove_one' does not hold for clients. "
+            "Use 'replace_special' or 'replace_one'."
         )

@@ -1,9 +1,10 @@
 """Loss and metrics of training, from the same noised sum as the gradients.
 
-A row brings its loss and metrics along, each brought to [0, 1] and scaled so that all
-of them together are at most ``share`` clipping norms long. The bound of the mechanism
-is on a row's gradient and these together, so they cost nothing besides slightly more
-noise on the gradients; the denominator is the public expected number of rows.
+A row (or an entity, by the mean over its rows) brings its loss and metrics along, each
+brought to [0, 1] and scaled so that all of them together are at most ``share`` clipping
+norms long. The bound of the mechanism is on a unit's gradient and these together, so
+they cost nothing besides slightly more noise on the gradients; the denominator is the
+public expected number of units.
 """
 
 import math
@@ -16,6 +17,7 @@ from fedtrain.client_work.client_work import Contribution
 from fedtrain.client_work.per_example import row_losses
 from fedtrain.core import seeds, validate
 from fedtrain.models.model import Batch, Model
+from fedtrain.privacy.clipping import sum_by_entity
 
 _UNITS = 2.0**20
 
@@ -66,19 +68,20 @@ def metrics_query(
 def batch_metrics(
     query: MetricsQuery, model: Model, batch: Batch, outputs: Any, rows_per_unit: int
 ) -> tf.Tensor:
-    """Sums over the batch's rows of numbers in [0, 1 / rows_per_unit], float64 [k].
+    """Sums over the batch's units of numbers in [0, 1], float64 [k].
 
+    An entity's number is the mean over its rows in the batch, however many they are.
     What is not finite counts as zero. Each number is brought to a multiple of 2^-20
-    first and they are added up as whole numbers, so a row moves the sum by its own
-    number exactly, however many rows there are.
+    first and they are added up as whole numbers, so a unit moves the sum by its own
+    number exactly, however many units there are.
     """
     rows = [row_losses(model, batch, outputs) / query.largest_loss]
     for name in query.names:
         found = model.metrics[name](batch.labels, outputs)
         counts = tf.maximum(tf.cast(found.count, tf.float32), 1.0)
         rows.append(tf.cast(found.total, tf.float32) / counts)
-    whole = tf.stack([_whole_sum(row, batch.mask) for row in rows])
-    return tf.cast(whole, tf.float64) / (_UNITS * rows_per_unit)
+    whole = tf.stack([_whole_sum(row, batch.mask, rows_per_unit) for row in rows])
+    return tf.cast(whole, tf.float64) / _UNITS
 
 
 def noised_metrics(query: MetricsQuery) -> Aggregator:
@@ -114,11 +117,15 @@ def noised_metrics(query: MetricsQuery) -> Aggregator:
     )
 
 
-def _whole_sum(row: Any, mask: Any) -> Any:
-    """The sum of ``row`` in [0, 1], in whole units of 2^-20: int64."""
+def _whole_sum(row: Any, mask: Any, rows_per_unit: int) -> Any:
+    """The sum over units of the mean of ``row`` in [0, 1], in units of 2^-20: int64."""
     finite = tf.where(tf.math.is_finite(row), row, tf.zeros_like(row))
-    units = tf.round(tf.clip_by_value(finite, 0.0, 1.0) * _UNITS)
-    return tf.reduce_sum(tf.cast(units, tf.int64) * tf.cast(mask, tf.int64))
+    real = tf.cast(mask, row.dtype)
+    bounded = tf.clip_by_value(finite, 0.0, 1.0) * real
+    means = tf.math.divide_no_nan(
+        sum_by_entity(bounded, rows_per_unit), sum_by_entity(real, rows_per_unit)
+    )
+    return tf.reduce_sum(tf.cast(tf.round(means * _UNITS), tf.int64))
 
 
 def _named(query: MetricsQuery, means: Any) -> dict[str, float]:

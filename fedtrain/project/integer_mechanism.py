@@ -73,7 +73,7 @@ def query_of(config: ProjectConfig, plan: PrivacyPlan) -> QuantileQuery | None:
         return None
     if privacy.unit == "client" or privacy.trust != "distributed":
         return None
-    _check_units_of_regions(plan, config.rounds.num_regions or 1)
+    _check_units(plan, config.rounds.num_regions or 1)
     return quantile_query(
         initial_clipping_norm=privacy.clipping_norm,
         noise_multiplier=plan.noise_multiplier or 0.0,
@@ -97,27 +97,42 @@ def metrics_of(
     )
 
 
-def words_of_ring(mechanism: IntegerGaussian) -> str:
-    """What the whole numbers are, and that they fit, for a plan."""
-    grid = mechanism.grid
+def words_of_ring(mechanism: IntegerGaussian, clipping_norm: float) -> str:
+    """What the whole numbers are, and that they fit, for a plan.
+
+    Args:
+      mechanism: Of the sums.
+      clipping_norm: Of the gradients alone, without what comes along with them.
+    """
+    grid, ratio = mechanism.grid, mechanism.clipping_norm / clipping_norm
+    shared = (
+        ""
+        if ratio <= 1.0
+        else " What comes along with the gradients is in the same bound, so their "
+        f"noise is {ratio:.4g} times as wide as alone."
+    )
     return (
         f"Whole numbers on a grid of 2^-{grid.grid_bits} of the clipping norm, modulo "
         f"2^32: {4 * grid.num_weights} bytes a contribution. The chance that any "
         "coordinate wraps in the run, all noise included, is below "
-        f"2^{mechanism.log2_wrap_probability:.0f} (at most 2^-40 is allowed)."
+        f"2^{mechanism.log2_wrap_probability:.0f} (at most 2^-40 is allowed).{shared}"
     )
 
 
-def _check_units_of_regions(plan: PrivacyPlan, num_regions: int) -> None:
-    """Refuses to count, under noise for one region, fewer units than a count needs."""
-    smallest = plan.num_clients // num_regions
-    in_region = plan.expected_count * smallest / plan.num_clients
-    if num_regions == 1 or in_region >= FEWEST_UNITS:
+def _check_units(plan: PrivacyPlan, num_regions: int) -> None:
+    """Refuses to count, under the noise of one sum, fewer units than a count needs."""
+    num_clients = plan.num_in_sum or plan.num_clients
+    smallest = num_clients // num_regions
+    in_sum = plan.expected_count * smallest / num_clients
+    if in_sum >= FEWEST_UNITS:
         return
-    least = math.ceil(FEWEST_UNITS / smallest)
+    of_regions, fewer = "", ""
+    if num_regions > 1:
+        of_regions, fewer = f" in each of the {num_regions} regions", "fewer regions, "
     raise PrivacyError(
-        f"A region's sum is expected to hold {in_region:g} units: adaptive clipping "
-        f"counts which of them are clipped and needs at least {FEWEST_UNITS} in each "
-        f"of the {num_regions} regions. Use client.expected_batch_size of at least "
-        f'{least}, fewer regions, or mechanism = "discrete_gaussian" with a fixed norm.'
+        f"A sum of {smallest} clients is expected to hold {in_sum:g} units: adaptive "
+        f"clipping counts which of them are clipped and needs at least {FEWEST_UNITS}"
+        f"{of_regions}. Use client.expected_batch_size of at least "
+        f"{math.ceil(FEWEST_UNITS / smallest)}, {fewer}or mechanism = "
+        '"discrete_gaussian" with a fixed norm.'
     )

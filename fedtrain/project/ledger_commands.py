@@ -11,7 +11,7 @@ from fedtrain.project.build import Project
 from fedtrain.project.load import load_run
 from fedtrain.project.run_folder import existing_run
 from fedtrain.project.run_privacy import run_privacy_of
-from fedtrain.rounds.checkpoint import CheckpointStore
+from fedtrain.rounds.checkpoint_file import ledger_heads
 
 
 def show_ledger(source: str | Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def remembered_head(source: str | Path) -> Mapping[str, Any] | None:
     """The ledger's head in the run's newest checkpoint; None where there is none."""
     if path_is_ledger(source):
         return None
-    return CheckpointStore(existing_run(source).checkpoints).ledger_head()
+    return next(ledger_heads(existing_run(source).checkpoints), None)
 
 
 def _worst_round(project: Project) -> dict[str, Any]:

@@ -43,16 +43,16 @@ def plan(
     config, folder = config_of(file, overrides)
     with in_file(file):
         chosen, model = planned_model(config, folder=folder)
-    rows = (
-        plan_table(chosen)
-        if solve_for is None
-        else [plan_row(_solved(chosen, solve_for), f"solved for {solve_for}")]
-    )
+    if solve_for is None:
+        shown, rows = chosen, plan_table(chosen)
+    else:
+        shown = _solved(chosen, solve_for)
+        rows = [plan_row(shown, f"solved for {solve_for}")]
     return {
         "title": f"{config.name}: {chosen.num_clients} clients, "
         f"{chosen.num_weights} weights, delta {chosen.delta:g}{_reserved(config)}",
         "rows": [row.as_dict() for row in rows],
-        "statement": f"{meaning(chosen)}{_whole_numbers(config, chosen, model)}",
+        "statement": f"{meaning(chosen)}{_whole_numbers(config, shown, model)}",
     }
 
 
@@ -62,7 +62,7 @@ def _whole_numbers(config: ProjectConfig, chosen: PrivacyPlan, model: Model) -> 
     mechanism = integer_mechanism(config, chosen.calibrated(), model)
     lines = [
         "" if session is None else words_of(session),
-        "" if mechanism is None else words_of_ring(mechanism),
+        "" if mechanism is None else words_of_ring(mechanism, chosen.clipping_norm),
     ]
     return "".join(f"\n{line}" for line in lines if line)
 

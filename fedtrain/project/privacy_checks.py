@@ -9,6 +9,7 @@ from fedtrain.project.config import (
     PrivacySection,
     ProjectConfig,
     RoundsSection,
+    RuntimeSection,
 )
 from fedtrain.project.findings import missing, superfluous
 from fedtrain.project.problems import Problem
@@ -49,18 +50,27 @@ def privacy_contradictions(
     else:
         yield from _row_unit(config, privacy)
     if config.service is not None:
-        yield from _kept_back(config.export)
+        yield from _kept_back(
+            config.export,
+            "rows of a served run are with its partners, where no export can ask them",
+        )
+    elif privacy.trust == "distributed":
+        yield from _kept_back(
+            config.export,
+            'with trust = "distributed" nobody may see exact sums over rows, so no '
+            "export can ask them",
+        )
 
 
-def _kept_back(export: ExportSection) -> Iterator[Problem]:
+def _kept_back(export: ExportSection, why: str) -> Iterator[Problem]:
     for key in ("evaluation_epsilon", "calibration_epsilon"):
         value = getattr(export, key)
         if value is not None:
             yield superfluous(
                 f"export.{key}",
                 value,
-                "rows of a served run are with its partners, where no export can ask "
-                "them: it would only make the noise larger; export.public_rows is free",
+                f"{why}: it would only make the noise larger; export.public_rows is "
+                "free",
             )
 
 
@@ -88,27 +98,44 @@ def secure_contradictions(config: ProjectConfig) -> Iterator[Problem]:
             rounds.update_compression,
             "a masked update cannot be made shorter, and one that was has another norm",
         )
-    if rounds.secure_aggregation and config.runtime.kind == "tff":
+    if rounds.secure_aggregation:
+        yield from _on_the_host(config.runtime)
+    else:
+        yield from _without_sessions(rounds)
+    if rounds.num_regions is not None:
+        yield from _regions(rounds)
+
+
+def _on_the_host(runtime: RuntimeSection) -> Iterator[Problem]:
+    """Refuses what draws no exact noise."""
+    if runtime.kind == "tff":
         yield Problem(
             key="runtime.kind",
             text="whole numbers are drawn and rounded on the host, outside of TFF",
             value="tff",
             allowed='"compiled", or "eager" (with the masks of the whole protocol)',
         )
-    if rounds.threshold is not None and not rounds.secure_aggregation:
-        yield superfluous(
-            "rounds.threshold", rounds.threshold, "rounds.secure_aggregation is false"
+    if runtime.strategy in ("xla", "stacked_xla"):
+        yield Problem(
+            key="runtime.strategy",
+            text="whole numbers are drawn and rounded on the host, outside of XLA",
+            value=runtime.strategy,
+            allowed='"graph" or "stacked", or leave it out',
         )
-    if rounds.num_regions is not None:
-        yield from _regions(config, rounds.num_regions)
 
 
-def _regions(config: ProjectConfig, num_regions: int) -> Iterator[Problem]:
-    rounds = config.rounds
-    if not rounds.secure_aggregation:
-        yield superfluous(
-            "rounds.num_regions", num_regions, "rounds.secure_aggregation is false"
-        )
+def _without_sessions(rounds: RoundsSection) -> Iterator[Problem]:
+    """Refuses numbers of sessions that there are none of."""
+    given = {"threshold": rounds.threshold, "num_regions": rounds.num_regions}
+    if rounds.num_colluding != 1:
+        given["num_colluding"] = rounds.num_colluding
+    for key, value in given.items():
+        if value is not None:
+            why = "rounds.secure_aggregation is false"
+            yield superfluous(f"rounds.{key}", value, why)
+
+
+def _regions(rounds: RoundsSection) -> Iterator[Problem]:
     if rounds.sampler != "full":
         yield Problem(
             key="rounds.sampler",
@@ -173,6 +200,12 @@ def _client_unit(config: ProjectConfig, privacy: PrivacySection) -> Iterator[Pro
             "privacy.max_weight",
             "a weighted mean under client-level DP needs a public largest weight",
         )
+    if privacy.max_weight is not None and not config.rounds.weighted:
+        yield superfluous(
+            "privacy.max_weight",
+            privacy.max_weight,
+            "rounds.weighted is not true, so all clients weigh the same",
+        )
     correlated = privacy.mechanism in ("tree", "banded")
     if correlated and config.rounds.sampler not in ("cyclic", "full"):
         yield Problem(
@@ -191,6 +224,9 @@ def _known_clients(rounds: RoundsSection, privacy: PrivacySection) -> Iterator[P
     elif rounds.num_regions is not None:
         why = "regions are dealt by the order of the clients: with one client fewer "
         why += "others change their region, and more than the bound moves"
+    elif rounds.secure_aggregation:
+        why = "each client adds a share of the noise: with one client fewer a sum has "
+        why += "less noise, and its spread alone would tell"
     else:
         return
     if privacy.neighboring_relation == "add_or_remove_one":

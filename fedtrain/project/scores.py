@@ -80,6 +80,7 @@ def early_stop_of(project: Project) -> EarlyStop | None:
 def _names(project: Project) -> list[str]:
     own = project.evaluator.metrics
     names = list(own) if project.round_.reports_metrics else []
+    names += project.round_.reported(project.round_.init(project.starting_weights()))
     if project.shows_test and project.split.test.num_examples:
         names += [f"test_{name}" for name in (*own, *_RANKING)]
     if project.held_out is not None:

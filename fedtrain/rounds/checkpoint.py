@@ -7,7 +7,7 @@ the one before it.
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,7 +17,12 @@ import tensorflow as tf
 from fedtrain.core import validate
 from fedtrain.core.errors import CheckpointError
 from fedtrain.core.files import written_atomically
-from fedtrain.rounds.checkpoint_file import arrays_in, intact_header, write
+from fedtrain.rounds.checkpoint_file import (
+    arrays_in,
+    generations,
+    intact_header,
+    write,
+)
 from fedtrain.rounds.early_stop import Best
 from fedtrain.rounds.round import ServerState
 
@@ -70,7 +75,7 @@ class CheckpointStore:
         path = self.directory / f"round-{checkpoint.round_number:08d}.ckpt"
         with written_atomically(path) as file:
             _write(file, checkpoint)
-        for old in self._newest_first()[self.keep :]:
+        for old in generations(self.directory)[self.keep :]:
             old.unlink()
         return path
 
@@ -81,7 +86,7 @@ class CheckpointStore:
           CheckpointError: If there are checkpoints, but each is damaged, or they belong
             to another model than ``like``.
         """
-        paths = self._newest_first()
+        paths = generations(self.directory)
         for path in paths:
             with path.open("rb") as file:
                 header = intact_header(file)
@@ -96,20 +101,6 @@ class CheckpointStore:
                 "or restore the folder from a backup; the privacy spent stays spent."
             )
         return None
-
-    def ledger_head(self) -> Mapping[str, Any] | None:
-        """What the newest readable checkpoint remembers of the privacy ledger."""
-        return next((head["ledger_head"] for head in self._intact_headers()), None)
-
-    def _intact_headers(self) -> Iterator[dict[str, Any]]:
-        for path in self._newest_first():
-            with path.open("rb") as file:
-                header = intact_header(file)
-            if header is not None:
-                yield header
-
-    def _newest_first(self) -> list[Path]:
-        return sorted(self.directory.glob("round-*.ckpt"), reverse=True)
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:

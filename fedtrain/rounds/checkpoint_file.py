@@ -7,7 +7,8 @@ nor checking a file takes memory for all of them. No TensorFlow is needed.
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,6 +42,20 @@ def intact_header(file: BinaryIO) -> dict[str, Any] | None:
     while part := file.read(_PART_BYTES):
         digest.update(part)
     return header if header.get("sha256") == digest.hexdigest() else None
+
+
+def generations(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    return sorted(folder.glob("round-*.ckpt"), reverse=True)
+
+
+def ledger_heads(folder: Path) -> Iterator[Mapping[str, Any] | None]:
+    """How long the privacy ledger was at each intact checkpoint, the newest first."""
+    for path in generations(folder):
+        with path.open("rb") as file:
+            header = intact_header(file)
+        if header is not None:
+            yield header["ledger_head"]
 
 
 def arrays_in(file: BinaryIO) -> Any:

@@ -113,7 +113,15 @@ def _check_colluding(num_clients: int, num_colluding: int, threshold: int) -> No
 
 
 def _check_num_clients(num_clients: int) -> None:
-    _check_whole_at_least(LEAST_CLIENTS, num_clients=num_clients)
+    _check_whole_at_least(0, num_clients=num_clients)
+    if num_clients < LEAST_CLIENTS:
+        raise ConfigError(
+            f"num_clients must be at least {LEAST_CLIENTS}, got {num_clients}: of two, "
+            "each reads the other's contribution from their sum. A session needs "
+            f"{LEAST_CLIENTS - num_clients} more: enrol them, or draw larger cohorts "
+            "(rounds.cohort_size). Or leave secure aggregation out, with privacy.trust "
+            '= "local".'
+        )
     if num_clients > MOST_CLIENTS:
         raise ConfigError(
             f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. Where all "

@@ -84,16 +84,25 @@ def _amounts(plan: Plan) -> str:
     sent, received = plan.contribution, plan.broadcast
     text = (
         f"Each round you receive {_size(received)} and send {_size(sent)}; "
-        f"in all you send at most {_bytes(num_bytes(sent) * plan.num_rounds)}"
+        f"{_in_all(plan, num_bytes(sent))}"
     )
+    if plan.secure_aggregation:
+        text += f", besides about {1 + 0.4 * _num_members(plan):.0f} kB of keys and "
+        text += "shares of keys each time"
     if plan.evaluation:
         text += f", and {_size(plan.evaluation)} in each evaluation round"
     return text + "."
 
 
+def _in_all(plan: Plan, sent_bytes: int) -> str:
+    if plan.privacy is None:
+        return f"in all {_bytes(sent_bytes * plan.num_rounds)}, if none is repeated"
+    attempts = plan.num_rounds + plan.privacy.further_attempts
+    return f"in all you send at most {_bytes(sent_bytes * attempts)}"
+
+
 def _receiver(plan: Plan) -> str:
-    rounds = _section(plan.task["sections"], "rounds")
-    if plan.secure_aggregation and rounds.get("num_regions") is not None:
+    if plan.secure_aggregation and _has_regions(plan):
         return (
             "The aggregator of your region sees only the sum over your region's "
             "partners, who took part, and by the model that of the other regions "
@@ -108,6 +117,15 @@ def _receiver(plan: Plan) -> str:
         f"{plan.operator}, which runs the aggregator, sees your contribution by itself "
         "(no secure aggregation). The other partners see the model after each round."
     )
+
+
+def _has_regions(plan: Plan) -> bool:
+    return "num_regions" in _section(plan.task["sections"], "rounds")
+
+
+def _num_members(plan: Plan) -> int:
+    """Of a session: all partners, or those of the largest region."""
+    return plan.report_goal if _has_regions(plan) else len(plan.partners)
 
 
 def _promise(plan: Plan) -> Iterator[str]:

@@ -192,7 +192,14 @@ def test_nan_in_data_names_client_row_column_and_value(
     with_gap.loc[5, "dose"] = np.nan
     for settings in ([], ['data.schema_path="whole.json"']):
         errors = refused(*settings, frame=with_gap)
-        for word in ("'h1'", "row 5", "'dose'", "missing", "data describe --schema"):
+        for word in (
+            "rows.csv",
+            "'h1'",
+            "row 5",
+            "'dose'",
+            "missing",
+            "describe --schema",
+        ):
             assert word in errors
     pack = ["data", "pack", "rows.csv", "packed", "-s", "label=outcome"]
     assert run_command(pack) == 2
@@ -208,7 +215,7 @@ def test_a_word_in_a_column_of_numbers_names_file_row_column_and_value(
     frame = rows().astype({"dose": object})
     frame.loc[7, "dose"] = "high"
     errors = refused(frame=frame)
-    for word in ("rows:", "Row 7", "'dose'", "'high'"):
+    for word in ("rows.csv:", "Row 7", "'dose'", "'high'"):
         assert word in errors
 
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,14 +63,15 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
       schema: A schema or its file, which then says what the columns are; without one
         it is inferred.
       sensitivity: ``"private"`` unless you know better.
-      name: For messages and reports; by default the file's name.
+      name: For reports; by default the file's name.
       allow_missing: Whether an inferred schema lets values be missing; see
         ``from_dataframe``.
       **options: ``format`` where the name does not tell it; ``query`` or
         ``table_name`` for SQL; ``separator`` for CSV.
 
     Raises:
-      DataError: Naming client, row, column and value, or what is wrong with the file.
+      DataError: Naming the file, client, row, column and value, or what is wrong with
+        the file.
     """
     if (Path(source) / HEADER).is_file():
         return open_packed(source)
@@ -81,7 +83,7 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
     table = dict(_one_table(tables, by_file=by_file, keeps_ids=keeps_ids))
     if client is None and known is None and CLIENT_COLUMN in table:
         client = CLIENT_COLUMN
-    return from_dataframe(
+    dataset = from_dataframe(
         table,
         label=label,
         client=client,
@@ -90,10 +92,11 @@ def read(  # noqa: PLR0913 - one argument for each part a column can play
         features=features,
         schema=known,
         sensitivity=sensitivity,
-        name=name or _name(source),
+        name=_shown(source, **options),
         allow_missing=allow_missing,
         client_ids=_empty(tables) if client == CLIENT_COLUMN else (),
     )
+    return replace(dataset, name=name or _name(source))
 
 
 def from_dataframe(  # noqa: PLR0913 - one argument for each part a column can play
@@ -190,6 +193,11 @@ def _is_by_file(source: str | Path, **options: Any) -> bool:
 
 def _is_sql(format: str | None = None, **options: Any) -> bool:
     return format == "sql" or bool({"query", "table_name"} & set(options))
+
+
+def _shown(source: str | Path, **options: Any) -> str:
+    """What an error calls it; the URL of a database may hold a password."""
+    return _name(source) if _is_sql(**options) else str(source)
 
 
 def _one_table(

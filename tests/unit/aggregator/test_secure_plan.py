@@ -1,7 +1,11 @@
 """What a project with secure aggregation asks its partners to approve."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from aggregator import cli
 from aggregator.secure_terms import check_all_admitted, secure_terms
 from clients.promise import check_promise
 from fedtrain.core.errors import ConfigError, PrivacyError
@@ -129,6 +133,21 @@ def test_a_run_does_not_begin_before_all_keys_are_known(project):
     with pytest.raises(ConfigError, match="bank-d, bank-e not admitted yet"):
         check_all_admitted(project.config, Register(dict.fromkeys(CLIENTS[:3], "")))
     check_all_admitted(project.config, Register(dict.fromkeys(CLIENTS, "")))
+
+
+def test_an_admitted_partner_waits_for_the_keys_of_all():
+    def told(admitted, *, is_secure=True):
+        federation = SimpleNamespace(
+            plan=lambda: SimpleNamespace(secure_aggregation=is_secure),
+            partners=lambda: CLIENTS,
+            authority=lambda: Register(dict.fromkeys(admitted, "")),
+        )
+        return cli._next_of(federation, Path("bank-a.invitation"))
+
+    assert "once bank-d, bank-e are in, too" in told(CLIENTS[:3])
+    assert "now, as all are in" in told(CLIENTS)
+    assert "partners invite bank-a bank-b bank-c bank-d bank-e`" in told(CLIENTS)
+    assert "Send it bank-a.invitation" in told(CLIENTS[:1], is_secure=False)
 
 
 def test_a_plain_run_has_no_terms_of_secure_aggregation(tmp_path):

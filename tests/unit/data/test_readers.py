@@ -189,7 +189,7 @@ def test_a_table_without_rows_is_named(tmp_path, column):
     schema = schema_of(from_dataframe(table, label="y", features=[column]))
     empty = {name: values[:0] for name, values in table.items()}
     np.savez(tmp_path / "empty.npz", **empty)
-    with pytest.raises(DataError, match=r"empty has no rows\."):
+    with pytest.raises(DataError, match=r"empty\.npz has no rows\."):
         read(tmp_path / "empty.npz", schema=schema)
 
 
@@ -200,7 +200,7 @@ def test_a_second_file_is_held_to_the_first_ones_schema(tmp_path):
     other = frame()[1:]
     other.loc[1, "job"] = "pilot"
     other.to_csv(tmp_path / "second.csv", index=False)
-    with pytest.raises(DataError, match=r"second: client '1', row 0 .*'pilot'"):
+    with pytest.raises(DataError, match=r"second\.csv: client '1', row 0 .*'pilot'"):
         read(tmp_path / "second.csv", schema=tmp_path / "schema.json")
     with pytest.raises(ConfigError, match="label='age', but the schema says 'default'"):
         read(tmp_path / "first.csv", schema=schema_of(dataset), label="age")

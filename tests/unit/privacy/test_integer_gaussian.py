@@ -97,8 +97,11 @@ def test_every_regional_sum_and_the_total_count_for_wraps():
 
 
 def test_shares_too_small_for_their_grid_are_refused():
-    with pytest.raises(PrivacyError, match="finer grid"):
+    with pytest.raises(PrivacyError, match=r"finer grid: grid_bits = 19\."):
         replace(SHARES, noise_multiplier=1e-5)
+    replace(SHARES, noise_multiplier=1e-5, grid=replace(GRID, grid_bits=19))
+    with pytest.raises(PrivacyError, match="No grid is fine enough"):
+        replace(SHARES, noise_multiplier=1e-9)
 
 
 @pytest.mark.parametrize(

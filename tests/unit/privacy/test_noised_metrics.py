@@ -94,28 +94,41 @@ def test_a_row_moves_everything_together_by_the_stated_bound():
 
 
 @pytest.mark.parametrize("rows_per_unit", [1, 3])
-def test_a_row_among_many_moves_the_sums_by_its_own_numbers(rows_per_unit):
+def test_a_unit_among_many_moves_the_sums_by_its_own_numbers(rows_per_unit):
     num = 2**17
     random = seeds.generator(SEED)
     features = tf.constant(random.normal(size=[num, 3]), tf.float32)
     labels = tf.constant(np.arange(num) % 2, tf.int32)
     outputs = MODEL.forward(WEIGHTS, features, training=False, seed=SEED).outputs
-    ones, mask = tf.ones([num]), np.ones(num, np.float32)
+    ones = tf.ones([num])
 
     def sums(mask):
-        batch = Batch(features, labels, ones, tf.constant(mask))
+        batch = Batch(features, labels, ones, tf.constant(mask, tf.float32))
         extras = (batch_metrics(METRICS, MODEL, batch, outputs, rows_per_unit),)
         update = WEIGHTS._replace(trainable=(), state=())
         given = Contribution(update, tf.constant(0.0), {}, extras)
         encoded, _ = noised_metrics(METRICS).encode((), given, (), SEED)
-        return encoded.extras[0].numpy() / METRICS.scale * rows_per_unit
+        return encoded.extras[0].numpy() / METRICS.scale
 
-    all_rows, alone = sums(mask), sums((np.arange(num) == 7).astype(np.float32))
-    mask[7] = 0.0
-    moved = all_rows - sums(mask)
+    of_unit = np.arange(num) // rows_per_unit == 7
+    alone = sums(of_unit)
+    moved = sums(np.ones(num)) - sums(~of_unit)
     assert np.all((alone >= 0) & (alone <= 1))
     assert alone[0] > 0
     np.testing.assert_allclose(moved, alone, rtol=0, atol=1e-9)
+
+
+def test_an_entity_counts_by_the_mean_of_its_rows_however_few_they_are():
+    features = tf.constant([[1, 0, 0]] * 4 + [[0, 1, 0]] * 4, tf.float32)
+    weights = MODEL.init(SEED)
+    outputs = MODEL.forward(weights, features, training=False, seed=SEED).outputs
+    right = np.argmax(outputs, axis=1)
+    labels = tf.constant(np.where(np.arange(8) == 1, 1 - right, right), tf.int32)
+    # Of the four places of each entity one has two rows and the other has one.
+    mask = tf.constant([1, 1, 0, 0, 1, 0, 0, 0], tf.float32)
+    batch = Batch(features, labels, tf.ones([8]), mask)
+    _, accuracy = batch_metrics(METRICS, MODEL, batch, outputs, 4).numpy()
+    assert accuracy == 0.5 + 1.0
 
 
 def test_rows_that_are_not_finite_count_as_zero():

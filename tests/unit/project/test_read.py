@@ -215,19 +215,22 @@ def test_cohorts_of_a_fixed_size_do_not_add_or_remove_one(sampler: str) -> None:
     assert replaced == pytest.approx(2 * special, rel=1e-3)
 
 
-def test_regions_are_of_clients_that_are_the_same_in_both_neighbours() -> None:
-    changes = {
+@pytest.mark.parametrize("num_regions", [None, 3])
+def test_shares_of_noise_are_of_clients_that_are_the_same_in_both_neighbours(
+    num_regions: int | None,
+) -> None:
+    changes: dict[str, Any] = {
         "data__num_clients": 9,
         "rounds__secure_aggregation": "true",
         "privacy__trust": "distributed",
         "privacy__sampling": "full",
     }
-    checked_config(client_level(**changes), file="f")
-    regions = changes | {"rounds__num_regions": 3}
-    assert problem_keys(client_level(**regions)) == ["privacy.neighboring_relation"]
+    if num_regions is not None:
+        changes["rounds__num_regions"] = num_regions
+    assert problem_keys(client_level(**changes)) == ["privacy.neighboring_relation"]
     for relation in ("replace_special", "replace_one"):
         known = {"privacy__neighboring_relation": relation}
-        checked_config(client_level(**regions, **known), file="f")
+        checked_config(client_level(**changes, **known), file="f")
 
 
 def test_a_hidden_cohort_needs_a_sampler_that_it_amplifies() -> None:

@@ -14,6 +14,7 @@ from fedtrain.project.plan_project import plan
 from fedtrain.project.problems import ProjectError
 from fedtrain.project.read import checked_config, overridden
 from fedtrain.project.run import run, start_run
+from fedtrain.project.scores import early_stop_of
 from fedtrain.project.secure_session import session_of, words_of
 from fedtrain.project.toml_text import resolved_toml
 
@@ -67,9 +68,12 @@ def test_central_noise_in_whole_numbers_on_request() -> None:
 
 def test_an_adaptive_norm_and_metrics_share_the_same_sum() -> None:
     config = config_of(
-        privacy__mechanism='"adaptive_gaussian"', privacy__metrics_share=0.1
+        privacy__mechanism='"adaptive_gaussian"',
+        privacy__metrics_share=0.1,
+        stop__metric='"noised_accuracy"',
     )
     project = build(config, folder=Path())
+    assert early_stop_of(project) is not None
     (mechanism,) = project.round_.mechanisms
     state = project.round_.init(project.starting_weights())
     assert set(project.round_.reported(state)) == {"noised_loss", "noised_accuracy"}
@@ -86,6 +90,7 @@ def test_whole_updates_of_clients_are_summed_in_whole_numbers() -> None:
         'privacy.unit="client"',
         'privacy.trust="distributed"',
         'privacy.sampling="full"',
+        'privacy.neighboring_relation="replace_special"',
         "privacy.accept_weak_privacy=true",
     ]
     config = checked_config(overridden(content, overrides), file="federation.toml")
@@ -99,7 +104,15 @@ def test_whole_updates_of_clients_are_summed_in_whole_numbers() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"data__num_clients": 2}, "at least 3, got 2"),
+        ({"data__num_clients": 2}, "at least 3, got 2.*needs 1 more"),
+        ({"rounds__sampler": '"uniform"', "rounds__cohort_size": 2}, "cohort_size"),
+        (
+            {
+                "privacy__mechanism": '"adaptive_gaussian"',
+                "client__expected_batch_size": 9,
+            },
+            "A sum of 10 clients .* 90 units.*expected_batch_size of at least 10, or",
+        ),
         ({"rounds__threshold": 6}, "from 7 to 10"),
         ({"rounds__threshold": 1}, "none need be honest"),
         ({"rounds__num_colluding": 10}, "at most 9 can be withstood"),
@@ -137,6 +150,15 @@ def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
         ({"rounds__algorithm": '"fed_avg"'}, "rounds.algorithm"),
         ({"client__local_steps": 2}, "client.local_steps"),
         ({"rounds__weighted": "true"}, "rounds.weighted"),
+        ({"runtime__strategy": '"xla"'}, "runtime.strategy"),
+        (
+            {"rounds__num_colluding": 2, "rounds__secure_aggregation": "false"},
+            "rounds.num_colluding",
+        ),
+        (
+            {"privacy__unit": '"client"', "privacy__sampling": '"full"'},
+            "privacy.neighboring_relation",
+        ),
         ({"rounds__num_regions": 2}, "rounds.num_regions"),
         (
             {"rounds__num_regions": 3, "rounds__secure_aggregation": "false"},
@@ -227,6 +249,14 @@ def test_the_plan_says_what_secure_aggregation_costs(tmp_path: Path) -> None:
     assert "2600 bytes a contribution" in statement
     assert "in 3 regions" in plan(path, ["rounds.num_regions=3"])["statement"]
     more = ['privacy.mechanism="adaptive_gaussian"', "privacy.metrics_share=0.1"]
-    assert "2612 bytes a contribution" in plan(path, more)["statement"]
+    along = plan(path, more)["statement"]
+    assert "2612 bytes a contribution" in along
+    assert "times as wide as alone" in along
+    assert "as wide as alone" not in statement
     with pytest.raises(PrivacyError, match="Use grid_bits"):
         plan(path, ["privacy.grid_bits=30"])
+    # What is solved for is what has to fit: here so much noise that no ring holds it.
+    build(config_of(privacy__noise_multiplier=2, privacy__grid_bits=25), folder=Path())
+    tight = ["privacy.noise_multiplier=2", "privacy.grid_bits=25"]
+    with pytest.raises(PrivacyError, match="Use grid_bits"):
+        plan(path, [*tight, "privacy.target_epsilon=0.01"], solve_for="noise")

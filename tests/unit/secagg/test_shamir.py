@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +44,18 @@ def test_fewer_shares_than_the_threshold_give_nothing():
     shares = shamir.split(bytes(32), points=(1, 2, 3), threshold=3)
     del shares[2]
     assert shamir.join(shares, threshold=3) is None
+
+
+@pytest.mark.parametrize("threshold", [2, 3, 7])
+def test_one_share_too_few_interpolates_to_another_secret(threshold):
+    # By chance they would with a probability of 2^-256: a polynomial of lower degree
+    # than it should have gives the secret away.
+    secret = bytes(range(32))
+    shares = shamir.split(secret, points=range(1, 8), threshold=threshold)
+    for points in itertools.combinations(shares, threshold - 1):
+        values = {point: int.from_bytes(shares[point], "big") for point in points}
+        found = shamir.value_at_zero(values, shamir.PRIME)
+        assert found != int.from_bytes(secret, "big")
 
 
 def test_shares_of_no_secret_of_32_bytes_give_nothing():

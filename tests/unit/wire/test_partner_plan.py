@@ -134,15 +134,19 @@ def test_words_count_further_attempts(plan):
     more = plan.privacy.model_copy(update={"further_attempts": 2})
     words = " ".join(in_words(changed(plan, privacy=more)).split())
     assert "all 5 rounds and 2 further attempts at a round together" in words
+    assert "at most 224 bytes" in words
 
 
 def test_words_warn_where_nothing_protects(plan):
-    assert "NO PRIVACY GUARANTEE" in in_words(changed(plan, privacy=None))
+    unprotected = " ".join(in_words(changed(plan, privacy=None)).split())
+    assert "NO PRIVACY GUARANTEE" in unprotected
+    assert "in all 160 bytes, if none is repeated" in unprotected
     assert "A SIMULATION" in in_words(changed(plan, simulation_seed=3))
     central = plan.privacy.model_copy(update={"trust": "central"})
     assert "RECEIVES EXACT" in in_words(changed(plan, privacy=central))
     together = in_words(changed(plan, secure_aggregation=True))
     assert "sees only the sum" in together
+    assert "kB of keys and shares" in " ".join(together.split())
 
 
 def test_a_crowded_plan_still_fits_one_screen_and_moves_no_cursor(plan):
