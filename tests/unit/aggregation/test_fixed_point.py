@@ -51,6 +51,26 @@ def test_one_unit_moves_a_sum_by_no_more_than_stated(others, unit):
     assert squared_length(moved) <= ROWS.sensitivity_squared
 
 
+def test_a_unit_moves_a_coarse_sum_beyond_its_norm_by_what_rounding_adds():
+    size = 10_000
+    grid = FixedPoint(num_weights=size, grid_bits=2, bounded="unit", largest=10_000)
+    random = np.random.default_rng(3)
+    others, signs = random.normal(size=size), random.choice([-1.0, 1.0], size)
+    unit = signs * NORM / math.sqrt(size)
+    moved = encoded(grid, others + unit).astype(np.int64) - encoded(grid, others)
+    # One unit is 4 long and moves each coordinate by 0.04: about 400 of them by one.
+    assert (1 << grid.grid_bits) ** 2 < squared_length(moved)
+    assert squared_length(moved) <= grid.sensitivity_squared
+
+
+@pytest.mark.parametrize("num_weights", [1, 8, 10**7])
+@pytest.mark.parametrize("grid_bits", [1, 8, 16, 30])
+def test_the_bound_on_sums_has_room_for_rounding_and_for_floats(num_weights, grid_bits):
+    grid = FixedPoint(num_weights=num_weights, grid_bits=grid_bits, bounded="unit")
+    moved = 2.0**grid_bits * (1.0 + 2.0**-10) + math.sqrt(num_weights)
+    assert moved**2 <= grid.sensitivity_squared <= (moved + 2.0) ** 2
+
+
 @settings(max_examples=50, deadline=None)
 @given(ANYTHING)
 def test_sums_of_units_are_cut_to_the_largest_coordinate(update):

@@ -50,9 +50,10 @@ def test_masks_differ_by_session_kind_and_client():
         masks.self_mask(b"k" * 32, session=SESSION, client_id="bob"),
         masks.pair_mask(b"k" * 32, session=SESSION, pair=("ada", "bob")),
         masks.pair_mask(b"k" * 32, session=SESSION, pair=("ada", "cyd")),
+        masks.pair_mask(b"k" * 32, session=b"\1" * 32, pair=("ada", "bob")),
     ]
     words = {stream.words(4).tobytes() for stream in (first, *others)}
-    assert len(words) == 5
+    assert len(words) == 6
 
 
 def test_a_masked_vector_is_uniform():
