@@ -126,10 +126,11 @@ def _take_part(
     except StoppedError as error:
         if work.has_ended:
             opened.rounds.finish(STOPPED, str(error))
-            tell_the_end(opened, console)
+            tell_the_end(opened, console, everybody=True)
         raise
     opened.rounds.finish("finished", "the run above the regions is finished")
-    tell_the_end(opened, console)
+    # One that was started again after the end has been called by nobody yet.
+    tell_the_end(opened, console, everybody=True)
 
 
 def _local(work: RegionalSum, secure: SecureTerms, opened: OpenRun) -> Local:

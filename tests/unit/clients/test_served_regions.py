@@ -1,5 +1,6 @@
 """Rounds over two levels between real agents and aggregators, over mutual TLS."""
 
+import json
 import signal
 import threading
 
@@ -17,6 +18,7 @@ from regional_banks import (
 from test_secure_rounds import until
 
 from aggregator.cli import main as operator
+from aggregator.home import note_run
 from aggregator.page_state import Shown, page_state
 from aggregator.rounds import RunStoppedError
 from aggregator.standing import standing
@@ -41,6 +43,7 @@ class GoneError(Exception):
 def regions(tmp_path, monkeypatch):
     found = Regions(tmp_path)
     monkeypatch.setattr("aggregator.open_run.Rounds", found.clocked)
+    monkeypatch.setattr("aggregator.open_run._TELL_S", _PATIENCE_S)
     return found
 
 
@@ -113,6 +116,22 @@ def test_a_partner_that_a_region_can_spare_is_left_out_of_its_sum(regions):
         for ended in [*running, *below]:
             ended.result(_PATIENCE_S)
     assert regions.attempts == [0]
+
+
+def test_a_region_started_again_after_the_end_tells_partners_that_it_knows_of(regions):
+    federation = regions.federations["region-02"]
+    partners = members_of("region-02")
+    long_ago = {name: {"last_seen_unix_ms": 0} for name in partners}
+    federation.seen.write_text(json.dumps(long_ago))
+    note_run(federation, "run")
+    with regions.above() as rounds:
+        rounds.finish("finished", "done")
+        region = regions.region("region-02")
+        until(lambda: "region-02" in regions.below)
+        until(lambda: regions.below["region-02"].book.ending is not None)
+        for ended in regions.join(partners):
+            ended.result(_PATIENCE_S)
+        region.result(_PATIENCE_S)
 
 
 def test_a_region_without_a_sum_costs_an_attempt_and_asks_nobody_twice(regions):
