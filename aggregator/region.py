@@ -6,7 +6,9 @@ the regional aggregators, and its work is the sum that the region has opened.
 """
 
 import logging
+import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +22,7 @@ from aggregator.regional_sum import NoRows, RegionalSum
 from aggregator.rounds import RunStoppedError
 from aggregator.secure_terms import SecureTerms, check_all_admitted, secure_terms
 from aggregator.serve import end_stopped
+from aggregator.stopping import Stopper
 from clients.agent import Agent, Event, Local
 from clients.home import Home
 from clients.patience import Patience
@@ -88,7 +91,7 @@ def serve_region(
 
     Raises:
       ConfigError: If the folder is of another region or plan, or waits too long.
-      StoppedError: If the run was stopped, above or here; partners were told.
+      StoppedError: If the run was ended, above or here; partners were told.
       RunStoppedError: If the operator has paused it here.
     """
     give_memory_back()
@@ -114,6 +117,7 @@ def serve_region(
             _take_part(agent, work, opened, console)
         except (RunStoppedError, StoppedError):
             end_stopped(federation, opened, console)
+            _refuse_ended_here(opened.stopper)
             raise
 
 
@@ -135,8 +139,7 @@ def _take_part(
 
 def _local(work: RegionalSum, secure: SecureTerms, opened: OpenRun) -> Local:
     def waits_for() -> str:
-        if opened.stopper.request is not None:
-            raise RunStoppedError("The operator has stopped this region.")
+        _check_going_on(opened.stopper)
         seen = seen_lately(opened).items()
         here = [n for n, one in seen if n in secure.keys and one.status == "ready"]
         least = secure.parameters.threshold
@@ -148,8 +151,27 @@ def _local(work: RegionalSum, secure: SecureTerms, opened: OpenRun) -> Local:
         work_of=lambda plan: work,
         odometer_of=lambda plan: NoRows(),
         tell=_told,
+        pause=partial(_paused, opened.stopper),
         waits_for=waits_for,
     )
+
+
+def _paused(stopper: Stopper, seconds: float) -> None:
+    """Sleeps; whatever is waited for above, the operator may stop this region."""
+    _check_going_on(stopper)
+    time.sleep(seconds)
+    _check_going_on(stopper)
+
+
+def _check_going_on(stopper: Stopper) -> None:
+    if stopper.request is not None:
+        raise RunStoppedError("The operator has paused this region.")
+
+
+def _refuse_ended_here(stopper: Stopper) -> None:
+    text = stopper.ended()
+    if text is not None:
+        raise StoppedError(f"The operator has ended this region: {text}") from None
 
 
 def _agreed_plan(federation: Federation, invitation: Invitation) -> Plan:

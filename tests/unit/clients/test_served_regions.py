@@ -235,7 +235,7 @@ def test_a_region_waits_for_its_partners_and_tells_them_of_its_end(regions):
         assert rounds.awaited == REGIONS
         federation = regions.federations["region-02"]
         stopping = Beside(stop_run, federation, "we leave", is_final=True)
-        with pytest.raises(RunStoppedError):
+        with pytest.raises(StoppedError, match="ended this region: we leave"):
             region.result(_PATIENCE_S)
         for ended in running:
             with pytest.raises(StoppedError, match="we leave"):
@@ -245,6 +245,17 @@ def test_a_region_waits_for_its_partners_and_tells_them_of_its_end(regions):
         with pytest.raises(RunStoppedError):
             collecting.result(_PATIENCE_S)
     assert regions.regions["region-02"].left == []
+
+
+def test_a_region_may_be_ended_while_nobody_answers_above(regions):
+    federation = regions.federations["region-02"]
+    note_run(federation, "run")
+    region = regions.region("region-02")
+    until(lambda: "region-02" in regions.below)
+    stopping = Beside(stop_run, federation, "we leave", is_final=True)
+    with pytest.raises(StoppedError, match="ended this region: we leave"):
+        region.result(_PATIENCE_S)
+    stopping.result(_PATIENCE_S)
 
 
 NOT_FOR_A_REGION = [
