@@ -108,8 +108,11 @@ def serve_region(
         note_run(federation, run_id)
         opened = opened_run(federation, journal, run_id, stack, console)
         stack.callback(opened.rounds.stop)
-        if opened.rounds.book.ending is not None:
+        ending = opened.rounds.book.ending
+        if ending is not None:
             tell_the_end(opened, console, everybody=True)
+            if ending.status == STOPPED:
+                raise StoppedError(f"The run has ended: {ending.text}")
             return
         work = RegionalSum(opened.rounds, plan=plan, secure=secure, service=service)
         agent = Agent(above, home, invitation, _local(work, secure, opened))

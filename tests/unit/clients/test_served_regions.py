@@ -256,6 +256,8 @@ def test_a_region_may_be_ended_while_nobody_answers_above(regions):
     with pytest.raises(StoppedError, match="ended this region: we leave"):
         region.result(_PATIENCE_S)
     stopping.result(_PATIENCE_S)
+    with pytest.raises(StoppedError, match="The run has ended: we leave"):
+        regions.region("region-02").result(_PATIENCE_S)
 
 
 NOT_FOR_A_REGION = [
