@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -21,6 +21,8 @@ from aggregator.seen import read_seen
 from aggregator.server import Server, serving
 from aggregator.stopping import Stopper, watched
 from aggregator.traffic import PartnerSeen
+from fedtrain.project.agreed_session import has_regions
+from fedtrain.project.secure_session import TOP
 
 _TELL_S = 30.0
 _HERE_S = 90
@@ -33,11 +35,13 @@ class OpenRun(NamedTuple):
       rounds: Of the run.
       partners: When each was last seen; asked again each time.
       stopper: Knows whether the operator has asked for its end.
+      regions_s: Above regions, how long all of them are told of the end; else 0.
     """
 
     rounds: Rounds
     partners: Mapping[str, PartnerSeen]
     stopper: Stopper
+    regions_s: float = 0.0
 
 
 def opened_run(
@@ -74,7 +78,13 @@ def opened_run(
         soft_wrap=True,
     )
     stopper = stack.enter_context(watched(federation, rounds))
-    return OpenRun(rounds, partners, stopper)
+    return OpenRun(rounds, partners, stopper, _regions_s(federation))
+
+
+def _regions_s(federation: Federation) -> float:
+    """A region that adds up calls nobody for so long, and its partners wait for it."""
+    is_top = federation.region == TOP and has_regions(federation.plan())
+    return federation.service().deadline_s if is_top else 0.0
 
 
 def seen_lately(opened: OpenRun) -> dict[str, PartnerSeen]:
@@ -85,15 +95,21 @@ def seen_lately(opened: OpenRun) -> dict[str, PartnerSeen]:
 
 
 def tell_the_end(opened: OpenRun, console: Console, *, everybody: bool = False) -> None:
-    """Keeps the port open until the partners that are there know of the end."""
-    here = set(opened.partners if everybody else seen_lately(opened))
-    give_up = time.monotonic() + _TELL_S
+    """Keeps the port open until the partners that are there know of the end.
+
+    Regions are all waited for: each has partners that hear of it there. Ctrl-C or
+    SIGTERM ends that wait, and nothing else.
+    """
+    is_top = opened.regions_s > 0
+    here = set(opened.partners if everybody or is_top else seen_lately(opened))
+    most_s = opened.regions_s or _TELL_S
+    give_up = time.monotonic() + most_s
     if not here <= opened.rounds.told_the_end:
-        console.print(
-            f"Telling partners that the run has ended ({_TELL_S:g} s at most)"
-        )
-    while not here <= opened.rounds.told_the_end and time.monotonic() < give_up:
-        time.sleep(0.1)
+        limit = f"{most_s:g} s at most{'; Ctrl-C ends this wait' if is_top else ''}"
+        console.print(f"Telling partners that the run has ended ({limit})")
+    with suppress(KeyboardInterrupt) if is_top else nullcontext():
+        while not here <= opened.rounds.told_the_end and time.monotonic() < give_up:
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def agreed_session(plan: Plan, client_id: str) -> ServedSession:
 
 def is_regional(plan: Plan, client_id: str) -> bool:
     """Whether ``client_id`` is an aggregator of one of the plan's regions."""
-    return _has_regions(plan) and client_id not in plan.partners
+    return has_regions(plan) and client_id not in plan.partners
 
 
 def partners_of(plan: Plan, client_id: str) -> frozenset[str]:
@@ -45,7 +45,7 @@ def partners_of(plan: Plan, client_id: str) -> frozenset[str]:
     Raises:
       ConfigError: If the plan has regions and ``client_id`` is in none of its sessions.
     """
-    if not _has_regions(plan):
+    if not has_regions(plan):
         return plan.partners
     return frozenset(agreed_session(plan, client_id).members)
 
@@ -56,13 +56,14 @@ def partners_below(plan: Plan, region: str = TOP) -> tuple[str, ...]:
     Raises:
       ConfigError: If the plan has no session for so many clients.
     """
-    if _has_regions(plan):
+    if has_regions(plan):
         config = checked_config(dict(plan.task["sections"]), file="the plan")
         return served_sessions(config)[region].members
     service: Any = plan.task["sections"].get("service") or {}
     return tuple(str(name) for name in service.get("clients", ()))
 
 
-def _has_regions(plan: Plan) -> bool:
+def has_regions(plan: Plan) -> bool:
+    """Whether aggregators of regions are between the plan's partners and the top."""
     rounds: Any = plan.task["sections"].get("rounds", {})
     return rounds.get("num_regions") is not None
