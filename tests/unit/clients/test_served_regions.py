@@ -17,8 +17,10 @@ from regional_banks import (
 )
 from test_secure_rounds import until
 
+from aggregator.audit import audit as audit_of_operator
 from aggregator.cli import main as operator
 from aggregator.home import note_run
+from aggregator.open_run import _regions_s
 from aggregator.page_state import Shown, page_state
 from aggregator.rounds import RunStoppedError
 from aggregator.standing import standing
@@ -26,6 +28,7 @@ from aggregator.stopping import stop_run
 from clients import audit
 from clients.cli import main as client
 from fedtrain.core.errors import StoppedError
+from fedtrain.project.secure_session import TOP
 from fedtrain.wire.enrolment import EnrolmentRequest
 
 pytestmark = pytest.mark.network
@@ -72,6 +75,9 @@ def test_every_round_gives_the_top_the_sum_of_all_and_each_region_its_own(region
     for bank in regions.banks.values():
         assert len(bank.odometer.charged) == 2
     for name, federation in regions.federations.items():
+        checks = audit_of_operator(federation)
+        assert [one.what for one in checks] == ["journal", "partners' logs"]
+        assert all(one.ok for one in checks)
         shown = Shown(
             federation, regions.plan, federation.authority(), regions.below[name], {}
         )
@@ -258,6 +264,12 @@ def test_a_region_may_be_ended_while_nobody_answers_above(regions):
     stopping.result(_PATIENCE_S)
     with pytest.raises(StoppedError, match="The run has ended: we leave"):
         regions.region("region-02").result(_PATIENCE_S)
+
+
+def test_the_top_alone_waits_for_regions_at_the_end(regions):
+    below = regions.federations["region-00"]
+    assert _regions_s(below) == 0.0
+    assert _regions_s(below._replace(region=TOP)) == below.service().deadline_s
 
 
 NOT_FOR_A_REGION = [
