@@ -58,7 +58,8 @@ def region_of(invitation: Invitation, path: Path, *, addresses: dict[str, str]) 
       The fingerprint of the region's key, which its partners compare by phone.
 
     Raises:
-      ConfigError: If the invitation is not for a regional aggregator.
+      ConfigError: If the invitation is not for a regional aggregator, or an address is
+        none; nothing was made.
     """
     plan, region = invitation.parsed_plan(), invitation.client_id
     if not is_regional(plan, region):
@@ -68,11 +69,12 @@ def region_of(invitation: Invitation, path: Path, *, addresses: dict[str, str]) 
         )
     host = addresses.get("host", "localhost")
     name = f"{plan.name}-{region}"
-    made = authority.init(path / "authority", name=name, hosts=[host])
     federation = Federation(path, path / "federation.toml", name, region)
-    settings = _settings(plan, addresses | {"host": host})
-    write_atomically(federation.project, settings)
-    federation.config()
+    sections = _sections(plan, addresses | {"host": host})
+    checked_config(sections, file=federation.project)  # before anything is made
+    made = authority.init(path / "authority", name=name, hosts=[host])
+    head = "# Of a regional aggregator. Only [service] may be changed here."
+    write_atomically(federation.project, f"{head}\n{toml_text(sections)}")
     federation.write_plan(plan)
     found(federation)
     return made.fingerprint
@@ -226,8 +228,8 @@ def _run_above(above: Transport, invitation: Invitation) -> str:
     return hello.run_id
 
 
-def _settings(plan: Plan, addresses: dict[str, str]) -> str:
-    """The region's project file: the plan's sections, and where it is to be found."""
+def _sections(plan: Plan, addresses: dict[str, str]) -> dict[str, object]:
+    """Of the region's project file: the plan's, and where the region is to be found."""
     sections = dict(plan.task["sections"])
     own = {name: text for name, text in addresses.items() if name != "host"}
     sections["service"] = {
@@ -237,8 +239,7 @@ def _settings(plan: Plan, addresses: dict[str, str]) -> str:
         "deadline_s": plan.deadline_s / _DEADLINES,
         "max_deadlines": _MAX_DEADLINES,
     }
-    head = "# Of a regional aggregator. Only [service] may be changed here."
-    return f"{head}\n{toml_text(sections)}"
+    return sections
 
 
 def _told(event: Event) -> None:

@@ -285,6 +285,7 @@ NOT_FOR_A_REGION = [
         "region init bank-a.invitation --home new",
         "not for a regional aggregator",
     ),
+    (operator, "region init region-00.invitation --home new --page 81", "service.page"),
     (
         operator,
         "admit bank-e.request --yes --home region-00-home",
@@ -306,3 +307,4 @@ def test_what_is_not_for_a_region_is_refused(regions, monkeypatch, capsys):
             program(command.split())
         assert stop.value.code == 2
         assert why in " ".join(capsys.readouterr().err.split())
+    assert not (regions.folder / "new").exists()
