@@ -7,7 +7,7 @@ from aggregator.round_call import RoundCall
 from aggregator.rounds import Rounds
 from aggregator.secure_terms import SecureTerms
 from clients.work import Cost, NoAnswerError, RoundTask
-from fedtrain.core.errors import LedgerError, TooFewClientsError
+from fedtrain.core.errors import ConfigError, LedgerError, TooFewClientsError
 from fedtrain.project.config import ServiceSection
 from fedtrain.wire.arrays import Array
 from fedtrain.wire.plan import Plan
@@ -50,8 +50,17 @@ class RegionalSum:
         self.has_ended = False
 
     def cost(self, task: RoundTask) -> Cost | None:
-        """Nothing: the partners have paid before the region opens a sum."""
-        del task
+        """Nothing: the partners have paid before the region opens a sum.
+
+        Raises:
+          ConfigError: If the task is of another run than this region has begun.
+        """
+        if task.run_id != self._rounds.run_id:
+            raise ConfigError(
+                f"The run {task.run_id} is served above, and this region has begun "
+                f"{self._rounds.run_id}. Another run is another region: "
+                "`fedtrain-aggregator region init --home`."
+            )
         return None
 
     def compute(self, task: RoundTask, broadcast: Sequence[Array]) -> list[Array]:

@@ -8,7 +8,7 @@ import pytest
 from aggregator.regional_sum import NoRows, RegionalSum
 from aggregator.rounds import RunStoppedError
 from clients.work import NoAnswerError, RoundTask
-from fedtrain.core.errors import LedgerError
+from fedtrain.core.errors import ConfigError, LedgerError
 from fedtrain.project.config import ServiceSection
 from tests.unit.aggregator.light_round import Collecting, opened, until
 from tests.unit.aggregator.secure_round import (
@@ -110,6 +110,11 @@ def test_a_region_started_again_in_the_middle_has_lost_the_attempt(tmp_path):
         again.compute(asked(), CALL.broadcast)
     assert rounds.task_for("ada").kind == pb.WAIT
     journal.close()
+
+
+def test_another_run_is_refused_before_a_session_is_joined(work):
+    with pytest.raises(ConfigError, match="The run other is served above"):
+        work.cost(asked()._replace(run_id="other"))
 
 
 def test_who_has_no_rows_is_charged_nothing(work):
