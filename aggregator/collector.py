@@ -138,6 +138,11 @@ class Collector:
             with self._book.changed:
                 self._book.changed.wait(_POLL_S)
 
+    @property
+    def guilty(self) -> frozenset[str]:
+        """See ``Rounds.guilty``."""
+        return self._secure.guilty
+
     def stop(self) -> None:
         """See ``Rounds.stop``."""
         self._is_stopping = True

@@ -145,8 +145,13 @@ def _take_part(
 def _local(work: RegionalSum, secure: SecureTerms, opened: OpenRun) -> Local:
     def waits_for() -> str:
         _check_going_on(opened.stopper)
-        seen = seen_lately(opened).items()
-        here = [n for n, one in seen if n in secure.keys and one.status == "ready"]
+        if why := work.rests():
+            return why
+        seen, may = (
+            seen_lately(opened).items(),
+            secure.keys.keys() - opened.rounds.guilty,
+        )
+        here = [n for n, one in seen if n in may and one.status == "ready"]
         least = secure.parameters.threshold
         if len(here) >= least:
             return ""

@@ -1,6 +1,7 @@
 """What a regional aggregator contributes above: the sum that its region has opened."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aggregator.round_call import RoundCall
@@ -11,6 +12,8 @@ from fedtrain.core.errors import ConfigError, LedgerError, TooFewClientsError
 from fedtrain.project.config import ServiceSection
 from fedtrain.wire.arrays import Array
 from fedtrain.wire.plan import Plan
+
+_MOST_DOUBLINGS = 3  # the aggregator above waits longer, and does not give up
 
 
 class RegionalSum:
@@ -25,6 +28,7 @@ class RegionalSum:
       plan: That all levels have approved.
       secure: The terms of the region's sessions.
       service: How long is waited.
+      clock: Seconds of a clock that only goes forward.
 
     Attributes:
       kept: See ``Work``: always empty.
@@ -42,11 +46,15 @@ class RegionalSum:
         plan: Plan,
         secure: SecureTerms,
         service: ServiceSection,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rounds = rounds
         self._plan = plan
         self._secure = secure
         self._service = service
+        self._clock = clock
+        self._failures = 0
+        self._rests_until = clock()
         self.has_ended = False
 
     def cost(self, task: RoundTask) -> Cost | None:
@@ -74,8 +82,23 @@ class RegionalSum:
         try:
             collected = self._rounds.collect(self._call(task, broadcast))
         except TooFewClientsError as error:
+            self._note_failed()
             raise NoAnswerError(f"This region has no sum. {error}") from error
+        self._failures = 0
         return collected.total()
+
+    def rests(self) -> str:
+        """Why no session is to be joined now; empty if one may be.
+
+        Each attempt that fails here costs every partner of all regions a charge.
+        """
+        left_s = self._rests_until - self._clock()
+        if left_s <= 0:
+            return ""
+        return (
+            f"{self._failures} attempts one after the other gave no sum; the next one "
+            f"in {left_s:.0f} s"
+        )
 
     def forget(self) -> None:
         """Hears that the run has ended: no noise was made here."""
@@ -98,6 +121,13 @@ class RegionalSum:
             secure=self._secure,
             attempt=task.attempt,
         )
+
+    def _note_failed(self) -> None:
+        """From the second failure in a row on it rests, twice as long each time."""
+        self._failures += 1
+        if self._failures > 1:
+            doublings = min(self._failures - 2, _MOST_DOUBLINGS)
+            self._rests_until = self._clock() + self._service.deadline_s * 2**doublings
 
     def _note_committed(self, task: RoundTask) -> None:
         """The broadcast shows that the round before is done with: its files may go."""

@@ -5,10 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from aggregator.events import now_ms
+from aggregator.open_run import OpenRun
+from aggregator.region import _local
 from aggregator.regional_sum import NoRows, RegionalSum
 from aggregator.rounds import RunStoppedError
+from aggregator.traffic import PartnerSeen
 from clients.work import NoAnswerError, RoundTask
-from fedtrain.core.errors import ConfigError, LedgerError
+from fedtrain.core.errors import ConfigError, LedgerError, TooFewClientsError
 from fedtrain.project.config import ServiceSection
 from tests.unit.aggregator.light_round import Collecting, opened, until
 from tests.unit.aggregator.secure_round import (
@@ -110,6 +114,54 @@ def test_a_region_started_again_in_the_middle_has_lost_the_attempt(tmp_path):
         again.compute(asked(), CALL.broadcast)
     assert rounds.task_for("ada").kind == pb.WAIT
     journal.close()
+
+
+class Failing:
+    """Rounds in which too few answer, while ``fails``."""
+
+    book = SimpleNamespace(find=lambda kind, number: None)
+    fails = True
+
+    def collect(self, call):
+        if self.fails:
+            raise TooFewClientsError("Too few.")
+        return SimpleNamespace(total=list)
+
+
+def test_a_region_that_fails_again_and_again_rests_before_it_joins_another_attempt():
+    now = [0.0]
+    rounds = Failing()
+    work = RegionalSum(
+        rounds, plan=PLAN, secure=TERMS, service=SERVICE, clock=lambda: now[0]
+    )
+
+    def rest_after_failure():
+        with pytest.raises(NoAnswerError):
+            work.compute(asked(), [])
+        found = work.rests().partition("the next one in ")[2]
+        now[0] += float(found.removesuffix(" s") or 0)
+        assert work.rests() == ""
+        return found
+
+    rests = [rest_after_failure() for _ in range(8)]
+    assert rests[:4] == ["", "1000 s", "2000 s", "4000 s"]
+    assert set(rests[4:]) == {"8000 s"}
+    rounds.fails = False
+    work.compute(asked(), [])
+    rounds.fails = True
+    assert rest_after_failure() == ""
+
+
+def test_who_dealt_wrong_shares_is_not_counted_among_those_who_are_here(work):
+    ready = PartnerSeen(now_ms(), status="ready")
+    rounds = SimpleNamespace(guilty=frozenset())
+    stopper = SimpleNamespace(request=None)
+    here = OpenRun(rounds, dict.fromkeys(NAMES, ready), stopper)
+    local = _local(work, TERMS, here)
+    assert local.waits_for() == ""
+    rounds.guilty = frozenset(NAMES[:1])
+    least = TERMS.parameters.threshold
+    assert local.waits_for() == f"2 of at least {least} partners are here"
 
 
 def test_another_run_is_refused_before_a_session_is_joined(work):
