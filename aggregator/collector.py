@@ -175,7 +175,7 @@ class Collector:
             if old is None or old.stage == "aborted":
                 return self._planned(call, broadcast)
             if not goes_on(old):
-                why = {"why": _why_not(old)}
+                why = {"why": _why_not(old, call)}
                 aborted = self._book.draft(old, "aborted", why)
                 return [aborted, *self._planned(call, broadcast)]
             return self._resumed(old, call, damaged)
@@ -264,6 +264,11 @@ class Collector:
                 return self._state(call)
             except SessionFailedError as error:
                 why = str(error)
+                if call.attempt is not None and not is_free(self._state(call)):
+                    raise TooFewClientsError(
+                        f"Attempt {call.attempt} at round {call.round_number} gave no "
+                        f"sum, and is made once: {why}"
+                    ) from error
         raise TooFewClientsError(
             f"Round {call.round_number} gave no sum in {call.max_deadlines} sessions. "
             f"The last one: {why} Start again to go on."
@@ -344,7 +349,9 @@ def _is_same(state: RoundState, call: RoundCall, broadcast: SpooledFile) -> bool
     )
 
 
-def _why_not(state: RoundState) -> str:
+def _why_not(state: RoundState, call: RoundCall) -> str:
+    if call.attempt not in (None, state.attempt):
+        return "the aggregator above has begun another attempt"
     if state.is_secure and state.stage not in _DONE:
         return "the aggregator was started again in the middle of secure aggregation"
     return "other clients or weights, or a damaged contribution"

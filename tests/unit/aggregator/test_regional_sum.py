@@ -46,6 +46,10 @@ def work(rounds):
     return RegionalSum(rounds, plan=PLAN, secure=TERMS, service=SERVICE)
 
 
+def events(rounds):
+    return rounds.book._journal.events()
+
+
 def asked(round_number=0, attempt=0):
     return RoundTask("run", round_number, attempt, "train", "ab" * 32, {})
 
@@ -75,6 +79,9 @@ def test_the_answer_is_the_regions_sum_and_costs_nothing_here(work, rounds):
     # The same attempt again asks nobody and gives the same sum.
     (again,) = work.compute(asked(attempt=3), CALL.broadcast)
     np.testing.assert_array_equal(again, found)
+    computed(work, asked(attempt=4))
+    why = [e.draft.body["why"] for e in events(rounds) if e.draft.kind == "aborted"]
+    assert why == ["the aggregator above has begun another attempt"]
     (later,) = computed(work, asked(round_number=1))
     np.testing.assert_array_equal(later, found)
     assert rounds.book.find("train", 0).stage == "committed"
@@ -87,7 +94,7 @@ def test_an_attempt_that_gave_no_sum_is_not_made_again(work, rounds):
         partners.answer(step)
     until(lambda: rounds.task_for("ada").step == pb.INPUT, PATIENCE_S)
     rounds._desk.steps.failed = dict.fromkeys(NAMES, "it is gone")
-    with pytest.raises(NoAnswerError, match="This region has no sum"):
+    with pytest.raises(NoAnswerError, match=r"made once: .*INPUTS"):
         computing.done()
     with pytest.raises(NoAnswerError, match="Attempt 0 at round 0 was made here"):
         work.compute(asked(), CALL.broadcast)
