@@ -40,9 +40,7 @@ from fedtrain.wire.enrolment import Invitation
 from fedtrain.wire.plan import Plan
 
 _LOG = logging.getLogger(__name__)
-# Keys are waited for longer: of all five steps six deadlines, and some to send the sum.
 _MAX_DEADLINES = 2
-_DEADLINES = _MAX_DEADLINES + 6
 
 
 def region_of(invitation: Invitation, path: Path, *, addresses: dict[str, str]) -> str:
@@ -215,14 +213,23 @@ def _terms(federation: Federation, plan: Plan) -> SecureTerms:
 
 
 def _check_deadlines(service: ServiceSection, plan: Plan) -> None:
-    most_s = (service.max_deadlines + 4) * service.deadline_s
+    most_s = _most_deadlines(service.max_deadlines) * service.deadline_s
     if most_s > plan.deadline_s:
         raise ConfigError(
-            f"The region's five steps may take {most_s:g} s, and the aggregator above "
+            f"The region's sessions may take {most_s:g} s, and the aggregator above "
             f"waits {plan.deadline_s:g} s for their sum. Lower service.deadline_s "
             f"(now {service.deadline_s:g}) or service.max_deadlines "
             f"({service.max_deadlines}) in the region's federation.toml."
         )
+
+
+def _most_deadlines(max_deadlines: int) -> int:
+    """In which an attempt here has a sum or has failed.
+
+    A session that fails before it asks for contributions takes those of its keys and
+    one more, and is begun anew; the last one takes those of its keys and four more.
+    """
+    return (max_deadlines - 1) * (max_deadlines + 1) + max_deadlines + 4
 
 
 def _run_above(above: Transport, invitation: Invitation) -> str:
@@ -241,7 +248,8 @@ def _sections(plan: Plan, addresses: dict[str, str]) -> dict[str, object]:
         **sections["service"],  # type: ignore[dict-item] # a table
         **own,
         "hosts": [addresses["host"]],
-        "deadline_s": plan.deadline_s / _DEADLINES,
+        # One more, to send the sum.
+        "deadline_s": plan.deadline_s / (_most_deadlines(_MAX_DEADLINES) + 1),
         "max_deadlines": _MAX_DEADLINES,
     }
     return sections
