@@ -106,8 +106,10 @@ class Federation(NamedTuple):
 
 def found(federation: Federation) -> None:
     """Writes down what ``federation`` is; its folder is there already."""
+    is_top = federation.region == TOP  # a region's file moves with its folder
+    project = federation.project.resolve() if is_top else federation.project.name
     content = {
-        "project": str(federation.project.resolve()),
+        "project": str(project),
         "operator": federation.operator,
         "region": federation.region,
     }
@@ -128,7 +130,7 @@ def federation_in(path: Path) -> Federation:
             "federation.toml` first, or name its folder with --home."
         )
     project, operator, region = _texts(file, "project", "operator", region=TOP)
-    return Federation(path, Path(project), operator, region)
+    return Federation(path, path / project, operator, region)
 
 
 def current_run(federation: Federation) -> str | None:
