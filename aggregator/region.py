@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -240,12 +241,12 @@ def _run_above(above: Transport, invitation: Invitation) -> str:
     return hello.run_id
 
 
-def _sections(plan: Plan, addresses: dict[str, str]) -> dict[str, object]:
+def _sections(plan: Plan, addresses: dict[str, str]) -> dict[str, Any]:
     """Of the region's project file: the plan's, and where the region is to be found."""
-    sections = dict(plan.task["sections"])
+    sections: dict[str, Any] = dict(plan.task["sections"])
     own = {name: text for name, text in addresses.items() if name != "host"}
     sections["service"] = {
-        **sections["service"],  # type: ignore[dict-item] # a table
+        **sections["service"],
         **own,
         "hosts": [addresses["host"]],
         # One more, to send the sum.
