@@ -47,7 +47,9 @@ class GoneError(Exception):
 def regions(tmp_path, monkeypatch):
     found = Regions(tmp_path)
     monkeypatch.setattr("aggregator.open_run.Rounds", found.clocked)
+    # However slow the machine is: who has called is here, and is told of the end.
     monkeypatch.setattr("aggregator.open_run._TELL_S", _PATIENCE_S)
+    monkeypatch.setattr("aggregator.open_run._HERE_S", 10 * _PATIENCE_S)
     return found
 
 
