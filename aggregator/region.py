@@ -174,7 +174,7 @@ def _paused(stopper: Stopper, seconds: float) -> None:
 
 def _check_going_on(stopper: Stopper) -> None:
     if stopper.request is not None:
-        raise RunStoppedError("The operator has paused this region.")
+        raise RunStoppedError("This region is being stopped; start again to go on.")
 
 
 def _refuse_ended_here(stopper: Stopper) -> None:
