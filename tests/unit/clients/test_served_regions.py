@@ -22,13 +22,12 @@ from aggregator.cli import main as operator
 from aggregator.home import note_run
 from aggregator.open_run import _regions_s
 from aggregator.page_state import Shown, page_state
-from aggregator.region import _check_deadlines
 from aggregator.rounds import RunStoppedError
 from aggregator.standing import standing
 from aggregator.stopping import stop_run
 from clients import audit
 from clients.cli import main as client
-from fedtrain.core.errors import ConfigError, StoppedError
+from fedtrain.core.errors import StoppedError
 from fedtrain.project.secure_session import TOP
 from fedtrain.wire.enrolment import EnrolmentRequest
 
@@ -267,16 +266,6 @@ def test_a_region_may_be_ended_while_nobody_answers_above(regions):
     stopping.result(_PATIENCE_S)
     with pytest.raises(StoppedError, match="The run has ended: we leave"):
         regions.region("region-02").result(_PATIENCE_S)
-
-
-def test_a_region_that_may_take_longer_than_a_step_above_is_refused(regions):
-    federation = regions.federations["region-00"]
-    service = federation.service()
-    assert (service.deadline_s, service.max_deadlines) == (REGION_DEADLINE_S, 2)
-    # With two deadlines for keys two sessions may take nine of them.
-    _check_deadlines(service.model_copy(update={"deadline_s": 111.0}), regions.plan)
-    with pytest.raises(ConfigError, match=r"1008 s.*waits 1000 s"):
-        _check_deadlines(service.model_copy(update={"deadline_s": 112.0}), regions.plan)
 
 
 def test_the_top_alone_waits_for_regions_at_the_end(regions):
