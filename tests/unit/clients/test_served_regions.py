@@ -185,9 +185,8 @@ def start(regions):
         process.wait()
 
 
-@pytest.mark.parametrize(
-    "when", ["before", pytest.param("after", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_a_regional_aggregator_killed_in_the_middle_answers_the_next_attempt(
     regions, start, when
 ):
