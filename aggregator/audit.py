@@ -28,6 +28,7 @@ from fedtrain.core.errors import (
 )
 from fedtrain.privacy.ledger import Ledger
 from fedtrain.project.run_folder import RunFolder
+from fedtrain.project.secure_session import TOP
 from fedtrain.rounds.checkpoint_file import generations, ledger_heads
 
 
@@ -54,6 +55,9 @@ def audit(federation: Federation) -> list[Check]:
     run_id = current_run(federation)
     if run_id is None:
         return checks
+    heads = _checked("partners' logs", partial(_heads, federation, events))
+    if federation.region != TOP:  # trains nothing and is charged nothing
+        return [*checks, heads]
     folder = RunFolder(federation.runs / run_id)
     return [
         *checks,
@@ -63,7 +67,7 @@ def audit(federation: Federation) -> list[Check]:
             for path in reversed(generations(folder.checkpoints))
         ),
         _checked("privacy ledger", partial(_ledger, folder)),
-        _checked("partners' logs", partial(_heads, federation, events)),
+        heads,
         *(
             _checked(f"release {path.parent.name}", partial(_release, path.parent))
             for path in sorted((folder.path / "export").rglob("release.json"))

@@ -34,6 +34,7 @@ from aggregator.leaves import (
 from aggregator.operators import Operators
 from aggregator.partners import IssuedCertificate, Partner, PartnerRegister
 from fedtrain.core.errors import IdentityError
+from fedtrain.project.agreed_session import partners_of
 from fedtrain.wire.certificates import (
     certificate_in,
     check_client_id,
@@ -252,7 +253,7 @@ class Authority:
             "server_name": terms.server_name,
             "plan": terms.plan.canonical().decode(),
             "plan_sha256": terms.plan.sha256,
-            "roster": self._roster_of(terms.plan),
+            "roster": self._roster_for(client_id, terms.plan),
             "demo": partner.demo,
         }
         return signed_document(Invitation, content, operator)
@@ -358,11 +359,12 @@ class Authority:
             if partner.state == "admitted"
         }
 
-    def _roster_of(self, plan: Plan) -> dict[str, str]:
-        """The keys that the partners of ``plan`` pin."""
+    def _roster_for(self, client_id: str, plan: Plan) -> dict[str, str]:
+        """The keys that a partner pins, who has ``plan``."""
         if not plan.secure_aggregation:
             return {}
-        return {k: v for k, v in self.roster().items() if k in plan.partners}
+        partners = partners_of(plan, client_id)
+        return {k: v for k, v in self.roster().items() if k in partners}
 
     def operator_key(self) -> Ed25519PrivateKey:
         """The operator's identity key: it signs invitations and rosters."""

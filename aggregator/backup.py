@@ -25,7 +25,14 @@ from fedtrain.project.run_folder import RunFolder
 
 _MANIFEST, _JOURNAL, _LEDGER = "manifest.json", "journal.jsonl", "ledger.jsonl"
 _HOME, _PROJECT = "home", "project"
-_FILES = ("federation.json", "plan.json", "run.json", "seen.json", "sequences.log")
+_FILES = (
+    "federation.json",
+    "federation.toml",  # of a region, whose folder has it
+    "plan.json",
+    "run.json",
+    "seen.json",
+    "sequences.log",
+)
 _FOLDERS = ("authority", "runs")
 _TRIES = 5
 _SETTLED = frozenset({"committed", "aborted"})

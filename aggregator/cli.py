@@ -13,6 +13,7 @@ from aggregator.cli_authority import authority
 from aggregator.cli_keep import audit, backup, repair, restore
 from aggregator.cli_options import AsFormat, Home
 from aggregator.cli_partners import page, partners
+from aggregator.cli_region import region
 from aggregator.cli_runs import runs
 from aggregator.home import DEFAULT, Federation, federation_in, found
 from aggregator.logs import LogFormat, log_to_stderr
@@ -30,6 +31,7 @@ app = program(
 app.add_typer(authority, name="authority")
 app.add_typer(partners, name="partners")
 app.add_typer(page, name="page")
+app.add_typer(region, name="region")
 app.add_typer(runs, name="runs")
 app.add_typer(audit, name="audit")
 app.command()(backup)
@@ -70,11 +72,12 @@ def init(
     made = authority.init(home / "authority", name=config.name, hosts=service.hosts)
     federation.write_plan(plan)
     found(federation)
+    partners = federation.partners()
     facts = {
         "home": str(home),
         "fingerprint": made.fingerprint,
         "plan_sha256": plan.sha256,
-        "partners": list(service.clients),
+        "partners": list(partners),
     }
     if format is Format.json:
         show_json(facts)
@@ -84,7 +87,7 @@ def init(
     show_text(f"Your key      {made.fingerprint}")
     show_text("              (partners compare these words with you over the phone)")
     show_text(
-        f"Next          each of {', '.join(service.clients)} runs `fedtrain-client "
+        f"Next          each of {', '.join(partners)} runs `fedtrain-client "
         "request NAME` and sends you the file; you run `fedtrain-aggregator admit`."
     )
 
@@ -104,11 +107,11 @@ def admit(
 
     federation = federation_in(home)
     asked = read_request(request)
-    expected = federation.service().clients
+    expected = federation.partners()
     if asked.client_id not in expected:
         raise ConfigError(
-            f"{asked.client_id!r} is not among service.clients of "
-            f"{federation.project} ({', '.join(expected)}). The partner asks again "
+            f"{asked.client_id!r} is not among the partners that the plan of {home} "
+            f"has here ({', '.join(expected)}). The partner asks again "
             "with one of these names, or you make a new plan."
         )
     if not yes:
@@ -127,7 +130,7 @@ def _next_of(federation: Federation, invitation: Path) -> str:
     """What is done with a new invitation; alone it has not the keys of all."""
     if not federation.plan().secure_aggregation:
         return f"Send it {invitation}; there is no secret in it."
-    names, admitted = federation.service().clients, federation.authority().roster()
+    names, admitted = federation.partners(), federation.authority().roster()
     missing = [name for name in names if name not in admitted]
     once = f"once {', '.join(missing)} are in, too" if missing else "now, as all are in"
     return (
@@ -152,6 +155,11 @@ def serve(
     from aggregator.serve import serve as serve_federation  # noqa: PLC0415
 
     federation = federation_in(home)
+    if federation.region:
+        raise ConfigError(
+            f"{home} is of {federation.region}: `fedtrain-aggregator region serve` "
+            "with the invitation from above. It has no model to train."
+        )
     log_to_stderr(log_format)
     # With JSON lines nothing else may stand between them.
     console = Console(stderr=True, quiet=log_format is LogFormat.json)

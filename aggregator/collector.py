@@ -138,6 +138,11 @@ class Collector:
             with self._book.changed:
                 self._book.changed.wait(_POLL_S)
 
+    @property
+    def guilty(self) -> frozenset[str]:
+        """See ``Rounds.guilty``."""
+        return self._secure.guilty
+
     def stop(self) -> None:
         """See ``Rounds.stop``."""
         self._is_stopping = True
@@ -163,20 +168,36 @@ class Collector:
 
         if found is None or found.stage == "aborted" or not goes_on(found):
             # Only this thread plans: no other can take the number meanwhile.
-            call.before_attempt(self._book.next_attempt(call.kind, call.round_number))
+            call.before_attempt(self._attempt(call))
 
         def drafts() -> list[Draft]:
             old = self._book.find(call.kind, call.round_number)
             if old is None or old.stage == "aborted":
                 return self._planned(call, broadcast)
             if not goes_on(old):
-                why = {"why": _why_not(old)}
+                why = {"why": _why_not(old, call)}
                 aborted = self._book.draft(old, "aborted", why)
                 return [aborted, *self._planned(call, broadcast)]
             return self._resumed(old, call, damaged)
 
         self.record(drafts)
         return self._state(call)
+
+    def _attempt(self, call: RoundCall) -> int:
+        """The number of an attempt that begins.
+
+        Raises:
+          TooFewClientsError: If the aggregator above asks for one that was made.
+        """
+        following = self._book.next_attempt(call.kind, call.round_number)
+        if call.attempt is None:
+            return following
+        if call.attempt < following:
+            raise TooFewClientsError(
+                f"Attempt {call.attempt} at round {call.round_number} was made here and"
+                " gave no sum. It is not made again: the next one is another."
+            )
+        return call.attempt
 
     def _resumed(
         self, state: RoundState, call: RoundCall, damaged: Sequence[str]
@@ -194,7 +215,7 @@ class Collector:
         state = RoundState(
             run_id=call.run_id,
             round_number=call.round_number,
-            attempt=self._book.next_attempt(call.kind, call.round_number),
+            attempt=self._attempt(call),
             kind=call.kind,
             stage="planned",
             cohort=call.cohort,
@@ -243,6 +264,11 @@ class Collector:
                 return self._state(call)
             except SessionFailedError as error:
                 why = str(error)
+                if call.attempt is not None and not is_free(self._state(call)):
+                    raise TooFewClientsError(
+                        f"Attempt {call.attempt} at round {call.round_number} gave no "
+                        f"sum, and is made once: {why}"
+                    ) from error
         raise TooFewClientsError(
             f"Round {call.round_number} gave no sum in {call.max_deadlines} sessions. "
             f"The last one: {why} Start again to go on."
@@ -316,13 +342,16 @@ def _is_same(state: RoundState, call: RoundCall, broadcast: SpooledFile) -> bool
     return (
         state.cohort == call.cohort
         and state.is_secure == (call.secure is not None)
+        and call.attempt in (None, state.attempt)
         and state.contribution == tuple(call.contribution)
         and state.broadcast_sha256 == broadcast.sha256
         and state.info == json.loads(json.dumps(dict(call.info)))
     )
 
 
-def _why_not(state: RoundState) -> str:
+def _why_not(state: RoundState, call: RoundCall) -> str:
+    if call.attempt not in (None, state.attempt):
+        return "the aggregator above has begun another attempt"
     if state.is_secure and state.stage not in _DONE:
         return "the aggregator was started again in the middle of secure aggregation"
     return "other clients or weights, or a damaged contribution"

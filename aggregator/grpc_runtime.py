@@ -121,7 +121,9 @@ class GrpcRuntime:
                 "Contributions with a share of the noise are added up behind masks "
                 "only: give GrpcRuntime(secure=secure_terms(...))."
             )
-        least = self._secure.parameters.threshold
+        least, regions = self._secure.parameters.threshold, self._secure.regions
+        if regions:
+            call = call._replace(cohort=regions, report_goal=len(regions))
         return call._replace(secure=self._secure, least_reports=least)
 
     def client_scores(

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from aggregator.authority import Authority, Terms
 from fedtrain.core.errors import ConfigError
 from fedtrain.core.files import write_atomically
+from fedtrain.project.agreed_session import partners_below
 from fedtrain.project.config import ProjectConfig, ServiceSection
 from fedtrain.project.read import read_config
+from fedtrain.project.secure_session import TOP
 from fedtrain.wire.plan import Plan
 
 DEFAULT = Path("aggregator-home")
@@ -21,11 +23,13 @@ class Federation(NamedTuple):
       path: The operator's folder.
       project: The project file that is served.
       operator: Who runs the aggregator, for people.
+      region: Whose aggregator it is; empty for one that is above all.
     """
 
     path: Path
     project: Path
     operator: str
+    region: str = TOP
 
     @property
     def journal(self) -> Path:
@@ -77,6 +81,10 @@ class Federation(NamedTuple):
             raise ConfigError(f"{self.project} has no [service] section any more.")
         return service
 
+    def partners(self) -> tuple[str, ...]:
+        """Who may be admitted: above regions their aggregators, else partners."""
+        return partners_below(self.plan(), self.region)
+
     def authority(self) -> Authority:
         """The certificate authority."""
         return Authority(self.path / "authority")
@@ -98,9 +106,12 @@ class Federation(NamedTuple):
 
 def found(federation: Federation) -> None:
     """Writes down what ``federation`` is; its folder is there already."""
+    is_top = federation.region == TOP  # a region's file moves with its folder
+    project = federation.project.resolve() if is_top else federation.project.name
     content = {
-        "project": str(federation.project.resolve()),
+        "project": str(project),
         "operator": federation.operator,
+        "region": federation.region,
     }
     path = federation.path / "federation.json"
     write_atomically(path, json.dumps(content, indent=2) + "\n")
@@ -118,8 +129,8 @@ def federation_in(path: Path) -> Federation:
             f"{path} holds no federation. Run `fedtrain-aggregator init "
             "federation.toml` first, or name its folder with --home."
         )
-    project, operator = _texts(file, "project", "operator")
-    return Federation(path, Path(project), operator)
+    project, operator, region = _texts(file, "project", "operator", region=TOP)
+    return Federation(path, path / project, operator, region)
 
 
 def current_run(federation: Federation) -> str | None:
@@ -131,10 +142,15 @@ def current_run(federation: Federation) -> str | None:
     return run_id
 
 
-def _texts(path: Path, *names: str) -> list[str]:
+def note_run(federation: Federation, run_id: str) -> None:
+    """Writes down that the run ``run_id`` is the one that goes on."""
+    write_atomically(federation.path / "run.json", json.dumps({"run_id": run_id}))
+
+
+def _texts(path: Path, *names: str, **by_default: str) -> list[str]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-        return [str(content[name]) for name in names]
+        content = by_default | json.loads(path.read_text("utf-8"))
+        return [str(content[name]) for name in (*names, *by_default)]
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
             f"{path} is not as fedtrain wrote it; put it back from a backup."

@@ -15,6 +15,7 @@ from aggregator.partners import Partner
 from aggregator.rounds import Rounds
 from aggregator.run_files import released_history, releases_of, runs_in
 from aggregator.traffic import PartnerSeen
+from fedtrain.project.agreed_session import partners_below
 from fedtrain.project.run_folder import RunFolder
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
@@ -96,7 +97,7 @@ def timeline(recent: Sequence[Draft]) -> list[dict[str, Any]]:
 
 def _partners(shown: Shown, status: Mapping[str, Any]) -> list[dict[str, Any]]:
     known = {partner.client_id: partner for partner in shown.authority.partners()}
-    invited = invited_clients(shown.plan)
+    invited = partners_below(shown.plan, shown.federation.region)
     names = sorted({*known, *invited})
     current, seen = status["round"], dict(shown.partners)
     return [
@@ -108,12 +109,6 @@ def _partners(shown: Shown, status: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
-
-
-def invited_clients(plan: Plan) -> list[str]:
-    """The names that ``[service] clients`` gives."""
-    service: Any = plan.task["sections"].get("service") or {}
-    return [str(name) for name in service.get("clients", ())]
 
 
 def _standing(name: str, partner: Partner | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fedtrain.project.crossing import (
 )
 from fedtrain.project.deployed import least_reports, service_of, stated_mechanism
 from fedtrain.project.held_out import HeldOut
-from fedtrain.project.secure_session import served_session
+from fedtrain.project.secure_session import partners_sessions
 from fedtrain.wire.plan import Plan, PlanPrivacy
 
 _SECTIONS = ("model", "rounds", "client", "server", "privacy", "service")
@@ -50,7 +50,7 @@ def plan_for(project: Project, *, operator: str) -> Plan:
     held_out = project.held_out
     schema = schema_of(project.split.train)
     crossing = crossing_of(project.round_, project.starting_weights())
-    goal = service.report_goal or len(service.clients)
+    goal = service.report_goal or _most_reports(config)
     task: Any = {
         "sections": _sections(project),
         "schema": schema.as_dict() if schema else {},
@@ -160,14 +160,28 @@ def _leaving(project: Project, crossing: Crossing) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
+def _most_reports(config: ProjectConfig) -> int:
+    """Of all clients, or of those of the largest region."""
+    sizes = [len(session.members) for session in partners_sessions(config)]
+    return max(sizes, default=len(service_of(config).clients))
+
+
 def _masked(config: ProjectConfig) -> str:
-    session = served_session(config)
-    if session is None:
+    sessions = [session.parameters for session in partners_sessions(config)]
+    if not sessions:
         return ""
+    colluding = sessions[0].num_colluding
+    if len(sessions) == 1:
+        return (
+            f"keys and shares of keys: {sessions[0].threshold} of "
+            f"{sessions[0].num_clients} partners open the sum; {colluding} of them may "
+            "work with the operator and see no more than the sum of the others"
+        )
+    least = min(session.threshold for session in sessions)
     return (
-        f"keys and shares of keys: {session.threshold} of {session.num_clients} "
-        f"partners open the sum; {session.num_colluding} of them may work with the "
-        "operator and see no more than the sum of the others"
+        f"keys and shares of keys: in each of {len(sessions)} regions at least {least} "
+        f"partners open their sum to its aggregator; {colluding} of them may work with "
+        "it and see no more than the sum of the others"
     )
 
 

@@ -31,6 +31,8 @@ class RoundCall(NamedTuple):
         it raises, nobody is.
       secure: The terms of secure aggregation; None where contributions come as they
         are.
+      attempt: That of the aggregator above, which is made here once; None counts those
+        that are made here.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class RoundCall(NamedTuple):
     info: Mapping[str, Any]
     before_attempt: Callable[[int], None] = lambda attempt: None
     secure: SecureTerms | None = None
+    attempt: int | None = None
 
     def check(self, run_id: str) -> None:
         """Raises ConfigError unless the call makes sense in the run ``run_id``."""

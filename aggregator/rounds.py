@@ -122,6 +122,11 @@ class Rounds:
             return steps.awaited
         return () if current is None or current.is_secure else current.missing
 
+    @property
+    def guilty(self) -> frozenset[str]:
+        """Clients that no further session of this process is held with."""
+        return self._collector.guilty
+
     def stop(self) -> None:
         """Ends a ``collect`` that waits: the aggregator is shutting down."""
         self._collector.stop()

@@ -80,6 +80,9 @@ class SecureCollector:
       spool: Its files.
       desk: Where calls find the open session.
       hands: Of the collector of plain rounds.
+
+    Attributes:
+      guilty: Who was proven, in this process, to have dealt wrong shares: left out.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class SecureCollector:
         self._spool = spool
         self._desk = desk
         self._hands = hands
-        self._guilty: frozenset[str] = frozenset()
+        self.guilty: frozenset[str] = frozenset()
 
     def collect(self, call: RoundCall, terms: SecureTerms, state: RoundState) -> None:
         """One session of the attempt ``state``, until the round is closed.
@@ -100,7 +103,7 @@ class SecureCollector:
           TooFewClientsError: If too few sent keys within all deadlines.
           RunStoppedError: If the aggregator is stopping.
         """
-        roster = terms.roster(state, without=self._guilty)
+        roster = terms.roster(state, without=self.guilty)
         steps = SecureSteps(roster, terms.operator_key)
         self._desk.steps = steps
         try:
@@ -110,7 +113,7 @@ class SecureCollector:
             self._close(call, steps)
         finally:
             self._desk.steps = None
-            self._guilty |= steps.guilty
+            self.guilty |= steps.guilty
             for blame in steps.blames:
                 _LOG.warning("round %d: %s", call.round_number + 1, BreachError(blame))
 

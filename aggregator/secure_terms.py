@@ -10,7 +10,7 @@ from aggregator.authority import Authority
 from aggregator.round_state import RoundState
 from fedtrain.core.errors import ConfigError, TooFewClientsError
 from fedtrain.project.config import ProjectConfig
-from fedtrain.project.secure_session import served_session
+from fedtrain.project.secure_session import TOP, served_sessions
 from fedtrain.secagg.parameters import Parameters
 from fedtrain.secagg.roster import Member, Roster
 from fedtrain.wire.identity import public_key_from
@@ -24,12 +24,15 @@ class SecureTerms(NamedTuple):
       keys: The identity key of each partner, 32 raw bytes, by name.
       operator_key: Signs rosters, and all that goes to the clients in a session.
       plan_sha256: Of the approved plan, 32 bytes.
+      regions: The regional aggregators, who are asked in place of the partners; none
+        without regions.
     """
 
     parameters: Parameters
     keys: Mapping[str, bytes]
     operator_key: Ed25519PrivateKey
     plan_sha256: bytes
+    regions: tuple[str, ...] = ()
 
     def roster(self, state: RoundState, *, without: Collection[str]) -> Roster:
         """The roster of one attempt at a round; it has a fresh nonce each time.
@@ -65,41 +68,57 @@ class SecureTerms(NamedTuple):
 
 
 def secure_terms(
-    config: ProjectConfig, authority: Authority, *, plan_sha256: str
+    config: ProjectConfig,
+    authority: Authority,
+    *,
+    plan_sha256: str,
+    region: str = TOP,
 ) -> SecureTerms | None:
     """The terms of a served run; None without secure aggregation.
+
+    Args:
+      config: Of the run.
+      authority: Of who runs the sessions.
+      plan_sha256: Of the approved plan, in hexadecimal.
+      region: Whose sessions.
 
     Raises:
       ConfigError: If the settings leave no session.
     """
-    session = served_session(config)
-    if session is None or config.service is None:
+    sessions = served_sessions(config)
+    session = sessions.get(region)
+    if session is None:
         return None
+    is_top = region == TOP and len(sessions) > 1
     return SecureTerms(
-        parameters=session,
+        parameters=session.parameters,
         keys={
             name: public_key_from(key).public_bytes_raw()
             for name, key in authority.roster().items()
-            if name in config.service.clients
+            if name in session.members
         },
         operator_key=authority.operator_key(),
         plan_sha256=bytes.fromhex(plan_sha256),
+        regions=session.members if is_top else (),
     )
 
 
-def check_all_admitted(config: ProjectConfig, authority: Authority) -> None:
+def check_all_admitted(
+    config: ProjectConfig, authority: Authority, *, region: str = TOP
+) -> None:
     """Refuses to begin secure aggregation before every partner's key is known.
 
     Raises:
       ConfigError: Naming who is missing.
     """
-    if config.service is None or not config.rounds.secure_aggregation:
+    session = served_sessions(config).get(region)
+    if session is None:
         return
     admitted = authority.roster()
-    missing = [name for name in config.service.clients if name not in admitted]
+    missing = [name for name in session.members if name not in admitted]
     if missing:
         raise ConfigError(
-            f"Secure aggregation needs the keys of all {len(config.service.clients)} "
+            f"Secure aggregation needs the keys of all {len(session.members)} "
             f"partners; {', '.join(missing)} not admitted yet. Admit them, then invite "
             "all anew (`fedtrain-aggregator partners invite NAME`), so that each can "
             "pin the keys of the others."

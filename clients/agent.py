@@ -68,12 +68,14 @@ class Local:
       odometer_of: Opens the ledger of the rows.
       tell: Where events go.
       pause: Sleeps for so many seconds.
+      waits_for: What a session cannot begin without here; empty if it can.
     """
 
     work_of: Callable[[Plan], Work]
     odometer_of: Callable[[Plan], Odometer]
     tell: Callable[[Event], None]
     pause: Callable[[float], None] = time.sleep
+    waits_for: Callable[[], str] = lambda: ""
 
 
 class Agent:
@@ -156,17 +158,15 @@ class Agent:
             "then run `fedtrain-client approve`; this command waits until then.",
         )
         while self._approval(plan) is None:
-            self._say_waiting(run_id)
-            self._local.pause(_LOOK_AGAIN_S)
+            self._say_waiting(run_id, "waiting for approval")
 
-    def _say_waiting(self, run_id: str) -> None:
+    def _say_waiting(self, run_id: str, why: str) -> None:
         """Lets the operator's page say why nothing comes; whatever it answers."""
         try:
-            self._calls.next_task(
-                run_id, plan_sha256="", status="waiting for approval", wait_ms=0
-            )
+            self._calls.next_task(run_id, plan_sha256="", status=why, wait_ms=0)
         except (UnreachableError, RoundClosedError, RefusedError, StoppedError):
             self._calls.reconnect()
+        self._local.pause(_LOOK_AGAIN_S)
 
     def _approval(self, plan: Plan) -> Policy | None:
         policy = read_policy(self._home.policy_path)
@@ -200,6 +200,9 @@ class Agent:
         if task.kind not in KINDS:
             wait_s = min(task.wait_ms, LONG_POLL_MS) / 1000
             self._local.pause(max(wait_s, _LEAST_PAUSE_S))
+            return
+        if task.step == pb.KEYS and (why := self._local.waits_for()):
+            self._say_waiting(session.run_id, why)
             return
         try:
             self._answer(session, task)

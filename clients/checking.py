@@ -65,7 +65,10 @@ def _keys_of_all(invitation: Invitation, home: Home) -> list[dict[str, Any]]:
     if not plan.secure_aggregation:
         return []
     check_names_all(invitation)
-    keys, known = keys_of_partners(invitation.roster, plan), pinned(home.pins_path)
+    keys = keys_of_partners(
+        invitation.roster, plan=plan, client_id=invitation.client_id
+    )
+    known = pinned(home.pins_path)
     others = [name for name, key in keys.items() if known.get(name) != key]
     found = f"pinned, of {len(keys)} partners"
     return [_row("keys", f"not pinned: {', '.join(others)}" if others else found)]

@@ -22,6 +22,7 @@ from fedtrain.cli.output import Format, note, show_json, show_table, show_text
 from fedtrain.cli.program import program, run_program
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.core.files import write_atomically
+from fedtrain.project.agreed_session import is_regional
 from fedtrain.wire.acceptance import accept
 from fedtrain.wire.certificates import certificate_in
 from fedtrain.wire.enrolment import EnrolmentRequest, Invitation, read_invitation
@@ -107,8 +108,7 @@ def review(
                 "plan_sha256": plan.sha256,
                 "operator_fingerprint": invited.fingerprint,
                 "partner_fingerprints": {
-                    name: words_of(key)
-                    for name, key in keys_of_partners(invited.roster, plan).items()
+                    name: words_of(key) for name, key in _keys_of(invited).items()
                 },
                 "address": invited.address,
                 "demo": invited.demo,
@@ -120,7 +120,7 @@ def review(
     show_text(in_words(plan))
     show_text(f"Operator's key  {invited.fingerprint}  (compare it by phone)")
     show_text(f"Aggregator      {invited.address}; only you call it, never it you")
-    for name, key in keys_of_partners(invited.roster, plan).items():
+    for name, key in _keys_of(invited).items():
         show_text(f"Key of {name}  {words_of(key)}  (compare it by phone)")
     if invited.demo:
         show_text("A DEMONSTRATION: the operator made your keys.", style="yellow")
@@ -182,7 +182,7 @@ def approve(
         show_json(facts)
         return
     show_text(f"Approved plan {plan.sha256} in {own.policy_path}.")
-    for name, key in keys_of_partners(invited.roster, plan).items():
+    for name, key in _keys_of(invited).items():
         show_text(f"Pinned key    {name}: {words_of(key)}")
     show_text(
         "Next          `fedtrain-client check`, then `fedtrain-client join`. To take "
@@ -199,7 +199,7 @@ def check(
     format: AsFormat = Format.text,
 ) -> None:
     """Try all of it before a real run: certificate, policy, rows, one local round."""
-    invited, own = _invited(invitation, home)
+    invited, own = _invited_with_rows(invitation, home)
     rows = dry_run(invited, own, local_rows(data, own, tell=_silent))
     if format is Format.json:
         show_json(rows)
@@ -216,7 +216,7 @@ def join(
     format: AsFormat = Format.text,
 ) -> None:
     """Take part until the run is finished. Without an approval it waits for one."""
-    invited, own = _invited(invitation, home)
+    invited, own = _invited_with_rows(invitation, home)
     tell = _json_line if format is Format.json else _sentence
     local = local_rows(data, own, tell=tell)
     with own.alone():
@@ -310,6 +310,21 @@ def _home(client_id: str, folder: Path | None) -> Home:
 def _invited(path: Path, folder: Path | None) -> tuple[Invitation, Home]:
     invited = read_invitation(path)
     return invited, _home(invited.client_id, folder)
+
+
+def _invited_with_rows(path: Path, folder: Path | None) -> tuple[Invitation, Home]:
+    invited, own = _invited(path, folder)
+    if is_regional(invited.parsed_plan(), invited.client_id):
+        raise ConfigError(
+            f"{invited.client_id} is a regional aggregator: it has no rows, and "
+            "contributes the sum of its region by `fedtrain-aggregator region serve`."
+        )
+    return invited, own
+
+
+def _keys_of(invited: Invitation) -> dict[str, str]:
+    plan = invited.parsed_plan()
+    return keys_of_partners(invited.roster, plan=plan, client_id=invited.client_id)
 
 
 def _head_in(noted: str) -> audit.Head:

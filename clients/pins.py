@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedtrain.core.errors import ConfigError, PolicyError
 from fedtrain.core.files import write_atomically
+from fedtrain.project.agreed_session import partners_of
 from fedtrain.project.toml_text import toml_text
 from fedtrain.wire.enrolment import Invitation
 from fedtrain.wire.identity import fingerprint, public_key_from
@@ -36,7 +37,9 @@ def pin(path: Path, invitation: Invitation) -> None:
     Raises:
       PolicyError: If a partner has another key than the one that is pinned.
     """
-    invited = keys_of_partners(invitation.roster, invitation.parsed_plan())
+    invited = keys_of_partners(
+        invitation.roster, plan=invitation.parsed_plan(), client_id=invitation.client_id
+    )
     if not invited:
         return
     known = pinned(path)
@@ -64,7 +67,8 @@ def check_names_all(invitation: Invitation) -> None:
     plan = invitation.parsed_plan()
     if not plan.secure_aggregation:
         return
-    missing = sorted(plan.partners - set(invitation.roster))
+    partners = partners_of(plan, invitation.client_id)
+    missing = sorted(partners - set(invitation.roster))
     if missing:
         raise PolicyError(
             f"The invitation has no key of {', '.join(missing)}: they were not "
@@ -90,13 +94,16 @@ def pinned(path: Path) -> dict[str, str]:
     return {name: str(key) for name, key in found.items()}
 
 
-def keys_of_partners(keys: Mapping[str, str], plan: Plan) -> dict[str, str]:
-    """Those of ``keys`` that belong to the plan's partners.
+def keys_of_partners(
+    keys: Mapping[str, str], *, plan: Plan, client_id: str
+) -> dict[str, str]:
+    """Those of ``keys`` that the plan has in one session with ``client_id``.
 
     Others may be pinned too, for other plans. In a session of this one they would be
     clients that nobody has agreed to, and could be the operator's own.
     """
-    return {name: key for name, key in keys.items() if name in plan.partners}
+    partners = partners_of(plan, client_id)
+    return {name: key for name, key in keys.items() if name in partners}
 
 
 def raw_keys(keys: Mapping[str, str]) -> dict[str, bytes]:

@@ -22,9 +22,9 @@ from clients.patience import Patience
 from clients.pins import keys_of_partners, pinned, raw_keys
 from clients.policy import Policy
 from clients.taking_part import TakingPart
-from clients.work import RoundTask
+from clients.work import NoAnswerError, RoundTask
 from fedtrain.core.errors import PolicyError
-from fedtrain.project.agreed_session import agreed_session
+from fedtrain.project.agreed_session import agreed_session, is_regional
 from fedtrain.secagg import masks
 from fedtrain.secagg.approval import Approval
 from fedtrain.secagg.blame import BreachError, UnauthenticError, relay_breach
@@ -109,6 +109,9 @@ class SecurePart:
             self._answer(part, task, asked, allowed)
         except BreachError as error:
             self._leave(part, asked, error)
+        except NoAnswerError as error:
+            self._open = None
+            self._note_left(asked, str(error))
         except UnauthenticError as error:
             self._means.tell("waiting", f"A message is not the operator's: {error}")
             self._means.pause(_PAUSE_S)
@@ -178,17 +181,22 @@ class SecurePart:
             ) from error
 
     def _approval(self, part: TakingPart, policy: Policy) -> Approval:
-        plan = part.plan
-        agreed = agreed_session(plan.task["sections"])
-        keys = keys_of_partners(pinned(self._home.pins_path), plan)
+        plan, client_id = part.plan, self._home.client_id
+        agreed = agreed_session(plan, client_id).parameters
+        keys = keys_of_partners(
+            pinned(self._home.pins_path), plan=plan, client_id=client_id
+        )
+        # A regional aggregator's policy counts partners, and its session regions.
+        least = 0 if is_regional(plan, client_id) else policy.min_cohort
         return Approval(
             operator_key=self._operator_key,
             plan_sha256=bytes.fromhex(plan.sha256),
             pinned_keys=raw_keys(keys),
             vector_length=sum(spec.size for spec in plan.contribution),
-            least_clients=max(agreed.threshold, policy.min_cohort),
+            least_clients=max(agreed.threshold, least),
             least_colluding=agreed.num_colluding,
             least_honest_survivors=agreed.num_honest_survivors,
+            least_threshold=agreed.threshold,
         )
 
     def _contribute(
@@ -259,14 +267,17 @@ class SecurePart:
         if not was_in:  # it did not get in, and may be asked again and again
             self._say_once(asked, "left", f"Secure aggregation is refused: {error}")
         else:
-            text = f"Round {asked.round_number + 1}: left secure aggregation. {error}"
-            self._means.tell("left", text)
-            self._means.audit.append("left", {**asked.facts, "why": str(error)})
+            self._note_left(asked, str(error))
         if error.complaint:
             # Heard or not, this client is out; nothing else depends on it.
             with contextlib.suppress(RejectedError, RoundClosedError):
                 self._send(part, asked, pb.COMPLAINT, error.complaint)
         self._means.pause(_PAUSE_S)
+
+    def _note_left(self, asked: RoundTask, why: str) -> None:
+        text = f"Round {asked.round_number + 1}: left secure aggregation. {why}"
+        self._means.tell("left", text)
+        self._means.audit.append("left", {**asked.facts, "why": why})
 
     def _send(
         self, part: TakingPart, asked: RoundTask, step: pb.SecureStep, content: bytes

@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from fedtrain.core.errors import FedtrainError
 from fedtrain.core.mechanism import Unit
 from fedtrain.wire.arrays import Array
+
+
+class NoAnswerError(FedtrainError):
+    """There is no answer to this attempt at a round, and never will be."""
 
 
 class RoundTask(NamedTuple):
@@ -76,8 +81,8 @@ class Work(Protocol):
     kept: bytes
 
     @property
-    def num_examples(self) -> int:
-        """How many rows there are."""
+    def num_examples(self) -> int | None:
+        """How many rows there are; None for a sum of others' contributions."""
 
     def cost(self, task: RoundTask) -> Cost | None:
         """What the answer to ``task`` spends; None if it tells nothing of the rows."""
@@ -88,6 +93,9 @@ class Work(Protocol):
         Args:
           task: What is asked for.
           broadcast: As received, in the plan's order; views that must not be changed.
+
+        Raises:
+          NoAnswerError: If there is none; only under secure aggregation.
         """
 
     def forget(self) -> None:

@@ -178,7 +178,8 @@ def privacy_report(
       rounds_done: Rounds that were run.
       data: What data the guarantee covers.
       lost_clients: Contributions that are missing from sums. With local or central
-        noise they take no noise with them. None where the cohort is hidden.
+        noise they take no noise with them. None where the cohort is hidden, or its
+        regions are served: each knows its own.
       exported: Files whose hashes the report should carry.
     """
     plan = privacy.plan.calibrated()

@@ -18,7 +18,7 @@ from fedtrain.privacy.noise_source import NOISE_OF_PARTNERS, ReleasedNoise
 from fedtrain.project.build import Project, build
 from fedtrain.project.build_data import MISSING_IN_FILE, split_from
 from fedtrain.project.config import ProjectConfig, ServiceSection
-from fedtrain.project.secure_session import served_session
+from fedtrain.project.secure_session import partners_sessions
 from fedtrain.rounds.released import released
 
 
@@ -47,12 +47,14 @@ def service_of(config: ProjectConfig) -> ServiceSection:
 def least_reports(config: ProjectConfig) -> int:
     """With how few contributions a round may close: behind masks, the threshold.
 
+    Of several regions it is the lowest.
+
     Raises:
       ConfigError: If secure aggregation has no session for so many clients.
     """
-    session, service = served_session(config), config.service
-    if session is not None:
-        return session.threshold
+    sessions, service = partners_sessions(config), config.service
+    if sessions:
+        return min(session.parameters.threshold for session in sessions)
     if service is None:
         return 0
     return service.least_reports or service.report_goal or len(service.clients)
@@ -160,7 +162,14 @@ def _check_secure(config: ProjectConfig) -> None:
             "itself, which secure aggregation must not. Leave it out; with "
             "privacy.metrics_share scores come along in the same noised sum."
         )
-    if service is None or service.least_reports in (None, threshold):
+    if service is None:
+        return
+    if config.rounds.num_regions is not None and service.report_goal is not None:
+        raise ConfigError(
+            f"service.report_goal = {service.report_goal}, and each region asks all of "
+            "its partners. Leave it out."
+        )
+    if service.least_reports in (None, threshold):
         return
     raise ConfigError(
         f"service.least_reports = {service.least_reports}, and secure aggregation "

@@ -103,7 +103,7 @@ def secure_contradictions(config: ProjectConfig) -> Iterator[Problem]:
     else:
         yield from _without_sessions(rounds)
     if rounds.num_regions is not None:
-        yield from _regions(config, rounds.num_regions)
+        yield from _regions(rounds)
 
 
 def _on_the_host(runtime: RuntimeSection) -> Iterator[Problem]:
@@ -135,19 +135,13 @@ def _without_sessions(rounds: RoundsSection) -> Iterator[Problem]:
             yield superfluous(f"rounds.{key}", value, why)
 
 
-def _regions(config: ProjectConfig, num_regions: int) -> Iterator[Problem]:
-    if config.rounds.sampler != "full":
+def _regions(rounds: RoundsSection) -> Iterator[Problem]:
+    if rounds.sampler != "full":
         yield Problem(
             key="rounds.sampler",
             text="a region has a threshold of its own, so all of its clients are asked",
-            value=config.rounds.sampler,
+            value=rounds.sampler,
             allowed='"full"; or leave out rounds.num_regions',
-        )
-    if config.service is not None:
-        yield superfluous(
-            "rounds.num_regions",
-            num_regions,
-            "a federation is served by one aggregator; regions are simulated only",
         )
 
 

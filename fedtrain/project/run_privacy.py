@@ -92,7 +92,10 @@ def _exported(project: Project, folder: RunFolder) -> list[Path]:
 
 
 def _lost_clients(project: Project, history: list[RoundRecord]) -> int | None:
-    if "lost_clients" in withheld_fields(project):
+    config = project.config
+    # The top of served regions is not told whom they lost: its rounds name regions.
+    is_of_regions = config.service is not None and config.rounds.num_regions is not None
+    if is_of_regions or "lost_clients" in withheld_fields(project):
         return None
     return sum(len(record["lost_clients"]) for record in history)
 

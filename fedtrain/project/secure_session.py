@@ -1,8 +1,25 @@
 """The numbers of secure aggregation that a project file asks for."""
 
+from typing import NamedTuple
+
+from fedtrain.core.errors import ConfigError
 from fedtrain.project.config import ProjectConfig
 from fedtrain.secagg.parameters import Parameters, parameters_for
 from fedtrain.secagg.regions import Regions, regions_for
+
+TOP = ""
+
+
+class ServedSession(NamedTuple):
+    """One session of a served run.
+
+    Attributes:
+      parameters: Its numbers.
+      members: Who may be in it: partners, or the regional aggregators.
+    """
+
+    parameters: Parameters
+    members: tuple[str, ...]
 
 
 def session_of(config: ProjectConfig, num_clients: int) -> Parameters | Regions | None:
@@ -27,9 +44,37 @@ def session_of(config: ProjectConfig, num_clients: int) -> Parameters | Regions 
     )
 
 
-def served_session(config: ProjectConfig) -> Parameters | None:
-    """Of the partners that ``[service]`` names; they are in one region."""
-    return _session(config, len(config.service.clients) if config.service else 0)
+def served_sessions(config: ProjectConfig) -> dict[str, ServedSession]:
+    """The sessions of each round, by who runs them: ``TOP``, and each region by name.
+
+    None without secure aggregation, and only that of ``TOP`` without regions.
+
+    Raises:
+      ConfigError: If so many partners have no session, or one is called as a region is.
+    """
+    clients = tuple(config.service.clients) if config.service else ()
+    found = session_of(config, len(clients))
+    if found is None:
+        return {}
+    if not isinstance(found, Regions):
+        return {TOP: ServedSession(found, clients)}
+    members = found.members(clients)
+    if members.keys() & set(clients):
+        raise ConfigError(
+            f"service.clients names {', '.join(sorted(members.keys() & set(clients)))},"
+            " which regional aggregators are called. Rename these partners."
+        )
+    regions = zip(found.sessions, members.values(), strict=True)
+    return {
+        TOP: ServedSession(found.top, tuple(members)),
+        **dict(zip(members, map(ServedSession._make, regions), strict=True)),
+    }
+
+
+def partners_sessions(config: ProjectConfig) -> list[ServedSession]:
+    """The sessions of ``served_sessions`` whose members are partners."""
+    sessions = served_sessions(config)
+    return [sessions[name] for name in sessions if name or len(sessions) == 1]
 
 
 def words_of(session: Parameters | Regions) -> str:

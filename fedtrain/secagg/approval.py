@@ -32,6 +32,7 @@ class Approval:
         roster must withstand at least so many.
       least_honest_survivors: The h that this client's share of the noise, 1/h of the
         needed variance, is meant for.
+      least_threshold: The fewest survivors whose sum may be opened.
     """
 
     operator_key: Ed25519PublicKey
@@ -41,6 +42,7 @@ class Approval:
     least_clients: int
     least_colluding: int
     least_honest_survivors: int
+    least_threshold: int = 1
 
     def checked(self, message: bytes, client_id: str) -> Roster:
         """The roster in ``message``, if this client may join it.
@@ -71,6 +73,7 @@ class Approval:
                 given.num_honest_survivors,
                 self.least_honest_survivors,
             ),
+            ("survivors", given.threshold, self.least_threshold),
         )
         problems = [
             f"it is for {number} {what}, the policy asks for at least {least}"

@@ -124,8 +124,8 @@ def _check_num_clients(num_clients: int) -> None:
         )
     if num_clients > MOST_CLIENTS:
         raise ConfigError(
-            f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. In a "
-            "simulation of all clients use rounds.num_regions, or more of them; else "
+            f"num_clients must be at most {MOST_CLIENTS}, got {num_clients}. Where all "
+            "clients take part use rounds.num_regions, or more of them; else "
             "a smaller cohort, or fewer partners."
         )
 

@@ -87,7 +87,7 @@ def _amounts(plan: Plan) -> str:
         f"{_in_all(plan, num_bytes(sent))}"
     )
     if plan.secure_aggregation:
-        text += f", besides about {1 + 0.4 * len(plan.partners):.0f} kB of keys and "
+        text += f", besides about {1 + 0.4 * _num_members(plan):.0f} kB of keys and "
         text += "shares of keys each time"
     if plan.evaluation:
         text += f", and {_size(plan.evaluation)} in each evaluation round"
@@ -102,6 +102,12 @@ def _in_all(plan: Plan, sent_bytes: int) -> str:
 
 
 def _receiver(plan: Plan) -> str:
+    if plan.secure_aggregation and _has_regions(plan):
+        return (
+            "The aggregator of your region sees only the sum over your region's "
+            "partners, who took part, and by the model that of the other regions "
+            f"together; {plan.operator}, above the regions, sees only the sum of all."
+        )
     if plan.secure_aggregation:
         return (
             f"{plan.operator}, which runs the aggregator, sees only the sum over the "
@@ -111,6 +117,15 @@ def _receiver(plan: Plan) -> str:
         f"{plan.operator}, which runs the aggregator, sees your contribution by itself "
         "(no secure aggregation). The other partners see the model after each round."
     )
+
+
+def _has_regions(plan: Plan) -> bool:
+    return "num_regions" in _section(plan.task["sections"], "rounds")
+
+
+def _num_members(plan: Plan) -> int:
+    """Of a session: all partners, or those of the largest region."""
+    return plan.report_goal if _has_regions(plan) else len(plan.partners)
 
 
 def _promise(plan: Plan) -> Iterator[str]:

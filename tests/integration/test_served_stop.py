@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from rich.console import Console
 
-from aggregator import serve as serve_module
+from aggregator import open_run
 from aggregator.authority import init
 from aggregator.home import Federation, current_run, found
 from aggregator.planning import plan_for
@@ -62,7 +62,7 @@ max_deadlines = 1
 def federation(tmp_path, monkeypatch):
     """An operator's folder, and the project file and rows beside it."""
     monkeypatch.setenv("FEDTRAIN_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(serve_module, "_TELL_S", 1800.0)  # a slow machine's partner
+    monkeypatch.setattr(open_run, "_TELL_S", 1800.0)  # a slow machine's partner
     address, page = free_addresses(2)
     project = tmp_path / "federation.toml"
     project.write_text(PROJECT.format(address=address, page=page))
@@ -121,6 +121,6 @@ def test_a_run_that_is_ended_for_good_leaves_its_weights(
     assert {"trainable/0/kernel"} <= set(run.weights)
     assert run.summary["stop"]["metric"] == "held_out_loss"
     assert run.folder.best_weights.is_file()
-    monkeypatch.setattr(serve_module, "_TELL_S", 0.0)  # the partner has gone
+    monkeypatch.setattr(open_run, "_TELL_S", 0.0)  # the partner has gone
     with pytest.raises(ConfigError, match=r"has ended \(enough\).*fedtrain export"):
         serve(federation, console=Console(quiet=True))

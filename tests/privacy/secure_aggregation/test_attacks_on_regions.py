@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from clients.answered_sessions import AnsweredSessions
 from fedtrain.core.errors import PolicyError
 from fedtrain.secagg.blame import BreachError, UnauthenticError
 from fedtrain.secagg.client import ClientSession
@@ -78,6 +79,49 @@ def test_the_top_aggregator_leaves_out_a_region(network):
     )
     with pytest.raises(PolicyError, match="3 clients, the policy asks for at least 4"):
         join(top, "region-00", three, by=top, approval=top.approval())
+
+
+def test_a_region_opens_a_smaller_sum_than_promised():
+    """Regions of five clients count on no more honest ones than the one of four."""
+    ids = [f"client-{number:02}" for number in range(14)]
+    found = RegionalNetwork(regions_for(14, 3), client_ids=ids, vector_length=LENGTH)
+    home = found.regions["region-00"]
+    promised = dataclasses.replace(home.approval(), least_clients=4, least_threshold=4)
+    small = dataclasses.replace(
+        home.roster(0), members=home.roster(0).members[:4], parameters=parameters_for(4)
+    )
+    with pytest.raises(
+        PolicyError, match="3 survivors, the policy asks for at least 4"
+    ):
+        join(home, "client-00", small, by=home, approval=promised)
+    join(home, "client-00", home.roster(0), by=home, approval=promised)
+
+
+def test_a_region_shows_its_clients_another_plan_than_the_tops(network):
+    home = network.regions["region-00"]
+    other = dataclasses.replace(home.roster(0), plan_sha256=bytes(32))
+    with pytest.raises(PolicyError, match="another plan than the approved one"):
+        join(home, "client-00", other, by=home, approval=home.approval())
+
+
+def test_a_region_asks_its_clients_twice_for_one_attempt_of_the_top(network, tmp_path):
+    home = network.regions["region-00"]
+
+    def asked(attempt):
+        again = dataclasses.replace(home.roster(0), attempt=attempt)
+        return ClientSession(
+            again.signed(home.operator_key),
+            client_id="client-00",
+            identity=home.identities["client-00"],
+            approval=home.approval(),
+            answered=AnsweredSessions(tmp_path, attempt),
+        )
+
+    asked(0)
+    AnsweredSessions(tmp_path, 0).claim(home.roster(0).plan_sha256, 0)
+    with pytest.raises(BreachError, match="answered already"):
+        asked(0)
+    asked(1)  # a further attempt of the top, which is charged by itself
 
 
 def test_a_client_poses_as_a_region(network):

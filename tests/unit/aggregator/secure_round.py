@@ -52,7 +52,7 @@ def session_of(rounds, name):
     )
 
 
-def answered(rounds, name, content, **changes):
+def answered(rounds, name, content, *, round_number=0, **changes):
     """What is told to a client that sends ``content``; to KEYS, if not changed."""
     values = {
         "step": pb.KEYS,
@@ -61,7 +61,8 @@ def answered(rounds, name, content, **changes):
         "sha256": hashlib.sha256(content).digest(),
         "plan_sha256": bytes.fromhex(PLAN_SHA256),
     }
-    return send(rounds, name, pb.SubmitHeader(**{**values, **changes}), content)
+    header = pb.SubmitHeader(**{**values, **changes})
+    return send(rounds, name, header, content, round_number)
 
 
 class Partners:
@@ -71,6 +72,8 @@ class Partners:
         self._rounds = rounds
         until(lambda: rounds.awaited == NAMES, PATIENCE_S)
         self.sessions = {name: session_of(rounds, name) for name in NAMES}
+        task = rounds.task_for(NAMES[0])
+        self._of = {"round_number": task.round_number, "attempt": task.attempt}
         self.inputs = {}
 
     def answer(self, step, names=NAMES):
@@ -80,9 +83,8 @@ class Partners:
     def send_input(self, name):
         """Sends a masked contribution; the same one if it is sent again."""
         message, content = self.inputs[name]
-        return answered(
-            self._rounds, name, content, step=pb.INPUT, step_message=message
-        )
+        sent = {"step": pb.INPUT, "step_message": message, **self._of}
+        return answered(self._rounds, name, content, **sent)
 
     def input_sha256(self, name):
         return hashlib.sha256(self.inputs[name][1]).hexdigest()
@@ -103,4 +105,4 @@ class Partners:
             pb.CONSISTENCY: session.confirm,
             pb.UNMASKING: session.unmask,
         }[step](message)
-        return answered(self._rounds, name, content, step=step)
+        return answered(self._rounds, name, content, step=step, **self._of)

@@ -7,7 +7,7 @@ import pytest
 from aggregator.audit import audit
 from aggregator.backup import backup, restore
 from aggregator.cli import main
-from aggregator.home import Federation, federation_in
+from aggregator.home import Federation, federation_in, found
 from aggregator.journal import Journal
 from aggregator.run_book import RunBook
 from aggregator.standing import standing
@@ -63,6 +63,21 @@ def test_backup_brings_all_back_and_asks_an_open_round_again(home, tmp_path):
     assert (home.path / "authority" / "authority.pem").stat().st_mode & 0o777 == 0o600
     assert (home.path / "authority").stat().st_mode & 0o777 == 0o700
     assert home.authority().partners()[0].client_id == "bank-a"
+
+
+def test_a_regions_folder_comes_back_whole_and_elsewhere(home, tmp_path):
+    own = home._replace(project=home.path / "federation.toml", region="region-00")
+    shutil.copy2(home.project, own.project)
+    found(own)
+    backup(own, tmp_path / "saved")
+    shutil.rmtree(home.path)
+    restored(tmp_path / "saved", tmp_path / "elsewhere")
+    again = federation_in(tmp_path / "elsewhere")
+    assert (again.region, again.service().rows_per_client) == ("region-00", 10)
+    assert [check.what for check in audit(again) if check.ok] == [
+        "journal",
+        "partners' logs",
+    ]
 
 
 def test_restore_overwrites_nothing(home, tmp_path):

@@ -55,7 +55,7 @@ def test_serving_has_tensorflow_give_memory_back_unless_the_operator_does_not_wa
     else:
         monkeypatch.setenv(_ALLOCATOR, before)
     monkeypatch.setattr(serve_module, "give_memory_back", lambda: None)
-    monkeypatch.setattr(serve_module, "_ended_by_sigterm", stop)
+    monkeypatch.setattr(serve_module, "ended_by_sigterm", stop)
     with pytest.raises(StoppedHereError):
         serve_module.serve(None, console=None)
     assert os.environ[_ALLOCATOR] == after

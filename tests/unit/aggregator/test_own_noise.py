@@ -2,8 +2,9 @@ import pytest
 from rich.console import Console
 
 from aggregator.home import Federation
+from aggregator.open_run import OpenRun
 from aggregator.own_noise import forget_own_key, own_key
-from aggregator.serve import _Open, _refuse_ended
+from aggregator.serve import _refuse_ended
 from fedtrain.core.errors import ConfigError, PrivacyError
 from fedtrain.privacy.noise_key import forget_noise_key, key_fingerprint, noise_key
 from fedtrain.privacy.noise_key import noise_key_path as path_of
@@ -77,7 +78,7 @@ def test_an_ended_run_that_is_served_again_forgets_its_key(run, tmp_path):
     try:
         rounds.finish("stopped", "enough")  # and was killed before it could forget
         with pytest.raises(ConfigError, match="has ended"):
-            _refuse_ended(home, _Open(rounds, {}, None), Console(quiet=True))
+            _refuse_ended(home, OpenRun(rounds, {}, None), Console(quiet=True))
     finally:
         journal.close()
     assert not path_of("aggregator-run").exists()

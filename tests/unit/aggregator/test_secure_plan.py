@@ -55,6 +55,34 @@ def test_the_plan_is_of_one_masked_vector_and_the_threshold(project):
     check_promise(plan, project)
 
 
+IN_REGIONS = {
+    "rounds": {"num_regions": 3},
+    "service": {"clients": [f"bank-{letter}" for letter in "abcdefghij"]},
+}
+
+
+def test_a_plan_with_regions_says_who_sees_which_sum(tmp_path):
+    project = project_of(tmp_path, **IN_REGIONS)
+    plan = plan_of(project)
+    # The lowest threshold of a region, and the size of the largest.
+    assert (plan.least_reports, plan.report_goal) == (3, 4)
+    words = " ".join(in_words(plan).split())
+    assert "sees only the sum over your region's partners" in words
+    assert "test, above the regions, sees only the sum of all" in words
+    assert "in each of 3 regions at least 3 partners open their sum" in words
+    assert plan.privacy.mechanism["details"]["num_honest"] == 2
+    check_promise(plan, project)
+    top = secure_terms(project.config, Register({}), plan_sha256="00" * 32)
+    assert top.regions == ("region-00", "region-01", "region-02")
+    below = secure_terms(
+        project.config, Register({}), plan_sha256="00" * 32, region="region-00"
+    )
+    assert (below.regions, below.parameters.num_clients) == ((), 4)
+    goal = {**IN_REGIONS["service"], "report_goal": 4}
+    with pytest.raises(ConfigError, match="each region asks all"):
+        project_of(tmp_path, rounds=IN_REGIONS["rounds"], service=goal)
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
@@ -97,6 +125,9 @@ class Register:
     def roster(self):
         return self._keys
 
+    def operator_key(self):
+        return None
+
 
 def test_a_run_does_not_begin_before_all_keys_are_known(project):
     with pytest.raises(ConfigError, match="bank-d, bank-e not admitted yet"):
@@ -108,7 +139,7 @@ def test_an_admitted_partner_waits_for_the_keys_of_all():
     def told(admitted, *, is_secure=True):
         federation = SimpleNamespace(
             plan=lambda: SimpleNamespace(secure_aggregation=is_secure),
-            service=lambda: SimpleNamespace(clients=CLIENTS),
+            partners=lambda: CLIENTS,
             authority=lambda: Register(dict.fromkeys(admitted, "")),
         )
         return cli._next_of(federation, Path("bank-a.invitation"))

@@ -49,7 +49,8 @@ def test_others_than_the_partners_of_the_plan_are_not_pinned(invited, tmp_path):
     pin(path, invited[4].model_copy(update={"roster": keys}))
     assert set(pinned(path)) == set(NAMES)
     others = {**keys, "bank-y": keys["bank-z"]}
-    assert set(keys_of_partners(others, secure_plan())) == set(NAMES)
+    found = keys_of_partners(others, plan=secure_plan(), client_id="bank-a")
+    assert set(found) == set(NAMES)
 
 
 def test_a_check_counts_the_partners_of_the_plan_and_nobody_else(invited, tmp_path):

@@ -172,14 +172,6 @@ def test_what_cannot_keep_the_promise_is_refused_with_the_way_out(
             },
             "rounds.sampler",
         ),
-        (
-            {
-                "rounds__num_regions": 3,
-                "service__clients": '["a", "b", "c"]',
-                "service__rows_per_client": 10,
-            },
-            "rounds.num_regions",
-        ),
     ],
     ids=str,
 )
