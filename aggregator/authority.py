@@ -25,12 +25,7 @@ from aggregator.admission import (
     superseded,
 )
 from aggregator.authorities import AUTHORITY_FILE, Authorities, is_signed_by, pem_of
-from aggregator.leaves import (
-    Issuer,
-    authority_certificate,
-    new_key,
-    server_leaf,
-)
+from aggregator.leaves import Issuer, authority_certificate, new_key, server_leaf
 from aggregator.operators import Operators
 from aggregator.partners import IssuedCertificate, Partner, PartnerRegister
 from fedtrain.core.errors import IdentityError
